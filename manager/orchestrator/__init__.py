@@ -1,0 +1,1 @@
+"""The modes, updates, restarts, jobs and dependencies of services, as pure reconcilers."""

@@ -1,0 +1,1 @@
+"""Placement: filters with reasons, one ranking for scale-up, scale-down, drain and rebalance."""

@@ -1,0 +1,1 @@
+"""The node agent: runs assigned tasks as OCI containers and reports what it sees."""

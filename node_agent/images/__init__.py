@@ -1,0 +1,1 @@
+"""Images through buildah: pull, build, push, mount, prune."""

@@ -1,0 +1,1 @@
+"""The node end of the overlay networks: plan, netlink, nftables, DNS."""

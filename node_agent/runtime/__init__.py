@@ -1,0 +1,1 @@
+"""The container runtime: OCI configuration, conmon and runc, exec and probes."""

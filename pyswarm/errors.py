@@ -1,0 +1,45 @@
+"""The error family: one root, a subclass for each thing the caller can do about it.
+
+The message says what is wrong, where, and the way out. gRPC codes, HTTP codes and exit codes are mapped
+from the class in one place each (`pyswarm.rpc`, `pyswarm.engine`, `pyswarm.cli.main`).
+"""
+
+from __future__ import annotations
+
+
+class PyswarmError(Exception):
+    """Root of every error that pyswarm raises on purpose. `str(error)` is the text for a person."""
+
+
+class Invalid(PyswarmError):
+    """The request or file is wrong; the same request will fail again. Correct it."""
+
+
+class NotFound(PyswarmError):
+    """The named object does not exist."""
+
+
+class Conflict(PyswarmError):
+    """The object exists already, is in use, or was changed since it was read. Read again, then decide."""
+
+
+class Unavailable(PyswarmError):
+    """A part is not reachable or has no leader right now. The same request may succeed later."""
+
+
+class PermissionDenied(PyswarmError):
+    """The caller's identity does not allow this request."""
+
+
+class Fatal(PyswarmError):
+    """This process cannot go on: corrupt state, missing program, unusable machine."""
+
+
+class MissingProgram(Fatal):
+    """A program that pyswarm drives is not installed. The message names the package to install."""
+
+    def __init__(self, program: str, package: str, why: str = "") -> None:
+        self.program = program
+        self.package = package
+        reason = f" ({why})" if why else ""
+        super().__init__(f"{program} is not installed{reason}: install it with `apt-get install {package}`")
