@@ -495,4 +495,3 @@ def unique_name(obj: Object) -> str:
     if isinstance(obj, (Task, Node, Cluster)):
         return ""
     return obj.spec.name
-

@@ -385,7 +385,9 @@ class Dependency:
 
     service: str
     """Name of the service (in a stack: its full name, `stack_service`)."""
-    condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = "service_started"
+    condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = (
+        "service_started"
+    )
     restart: bool = False
     """Restart this service's tasks when the dependency was restarted or updated."""
     required: bool = True
