@@ -272,7 +272,8 @@ class LogPort(Protocol):
     def read(
         self, task_id: str, *, follow: bool, tail: int, since: float, until: float, stdout: bool, stderr: bool
     ) -> AsyncIterator[LogLine]:
-        """Lines in order, rotated files first; `tail` < 0 is all; `since`/`until` in Unix seconds, 0 for none."""
+        """Lines in order, rotated files first; `tail` < 0 is all; times in Unix
+        seconds, 0 for none."""
         ...
 
 

@@ -212,7 +212,8 @@ class ContainerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenericResource:
-    """A countable (`value`) or named (`string_value`) resource of a node, or a request for `value` of a kind."""
+    """A countable (`value`) or named (`string_value`) resource of a node,
+    or a request for `value` of a kind."""
 
     kind: str
     value: int = 0
