@@ -1,0 +1,267 @@
+"""gRPC on both sides, built from the table of methods: stubs, servers, credentials, errors to codes and back.
+
+Errors travel as a status: the code is chosen by class, the text is the details, and the class name goes
+along as trailing metadata, so that the caller gets the very class that was raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+import grpc
+import grpc.aio
+
+from pyswarm import errors, wire
+from pyswarm.api import METHOD, METHODS, Method, Role
+from pyswarm.errors import (
+    Conflict,
+    Fatal,
+    Invalid,
+    NotFound,
+    PermissionDenied,
+    PyswarmError,
+    Unavailable,
+)
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+CODES: Sequence[tuple[type[PyswarmError], grpc.StatusCode]] = (
+    (Invalid, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (Conflict, grpc.StatusCode.FAILED_PRECONDITION),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (Fatal, grpc.StatusCode.INTERNAL),
+)
+CLASS_KEY = "pyswarm-error"
+MAX_MESSAGE = 32 * 1024 * 1024
+"""Bytes; a deploy of a thousand services is about one."""
+
+OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
+    *OPTIONS,
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.max_concurrent_streams", 10_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who calls: the role that the method table is checked against; for nodes, the id in the certificate."""
+
+    role: Role
+    node_id: str = ""
+    cluster_id: str = ""
+
+
+def identify_local(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+    """Callers on the local socket: whoever the file's mode let in is an administrator."""
+    del context
+    return Peer("admin")
+
+
+def identify_tls(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+    """Callers with a client certificate of the cluster's CA: CN is the node, OU its role, O the cluster."""
+    pems = list(context.auth_context().get("x509_pem_cert", []))
+    if not pems:
+        return Peer("anyone")
+    from pyswarm.pki import peer_identity
+
+    identity = peer_identity(pems[0])
+    return Peer(cast("Role", identity.role), identity.node_id, identity.cluster_id)
+
+
+Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Peer]
+
+
+class Handler(Protocol):
+    """A service's object: one coroutine or async generator per method, named in snake case."""
+
+
+def snake(name: str) -> str:
+    """`RemoveStack` -> `remove_stack`, `GetRootCA` -> `get_root_ca`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: Method) -> None:
+    code, name = grpc.StatusCode.INTERNAL, "PyswarmError"
+    for cls, its in CODES:
+        if isinstance(error, cls):
+            code, name = its, cls.__name__
+            break
+    else:
+        log.error("%s failed", method.path, exc_info=error)
+    text = str(error) if isinstance(error, PyswarmError) else f"{type(error).__name__}: {error}"
+    await context.abort(code, text, ((CLASS_KEY, name),))
+
+
+def _check(method: Method, peer: Peer) -> None:
+    if peer.role not in method.roles:
+        raise PermissionDenied(f"{method.service}.{method.name} is not for the role {peer.role!r}")
+
+
+def _unary(
+    method: Method, call: Callable[..., Awaitable[Any]], identify: Identify
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            peer = identify(context)
+            _check(method, peer)
+            return await call(request, peer)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            return await _abort(context, error, method)
+
+    return grpc.unary_unary_rpc_method_handler(
+        handle, request_deserializer=_decoder(method.request), response_serializer=wire.to_bytes
+    )
+
+
+def _stream(
+    method: Method, call: Callable[..., AsyncIterator[Any]], identify: Identify
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            peer = identify(context)
+            _check(method, peer)
+            async for message in call(request, peer):
+                yield message
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            await _abort(context, error, method)
+
+    make = (
+        grpc.stream_stream_rpc_method_handler
+        if method.client_stream
+        else grpc.unary_stream_rpc_method_handler
+    )
+    return make(handle, request_deserializer=_decoder(method.request), response_serializer=wire.to_bytes)
+
+
+def _decoder(cls: type[T]) -> Callable[[bytes], T]:
+    def decode(data: bytes) -> T:
+        return wire.from_bytes(cls, data)
+
+    return decode
+
+
+def add_service(server: grpc.aio.Server, service: str, handler: object, identify: Identify) -> None:
+    """Serve every method of `service` with `handler`'s coroutines, each checked against the role table."""
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in METHODS:
+        if method.service == service:
+            make = _stream if method.server_stream else _unary
+            methods[method.name] = make(method, getattr(handler, snake(method.name)), identify)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"pyswarm.v1.{service}", methods),))
+
+
+def to_error(error: grpc.aio.AioRpcError) -> PyswarmError:
+    """The error that the other side raised, or Unavailable/PyswarmError for gRPC's own."""
+    metadata = {str(key): str(value) for key, value in cast("Any", error.trailing_metadata() or ())}
+    text = error.details() or error.code().name
+    name = metadata.get(CLASS_KEY)
+    if name is not None:
+        return getattr(errors, name, PyswarmError)(text)
+    if error.code() in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+    ):
+        return Unavailable(text)
+    if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+        return PermissionDenied(text)
+    return PyswarmError(text)
+
+
+class Stub:
+    """Calls of one service over a channel: `await stub.unary("Control.Get", request)`."""
+
+    def __init__(self, channel: grpc.aio.Channel, timeout: float = 10.0) -> None:
+        self._channel = channel
+        self._timeout = timeout
+        self._calls: dict[str, Any] = {}
+
+    def _call(self, name: str) -> Any:
+        call = self._calls.get(name)
+        if call is None:
+            method = METHOD[name]
+            kind = ("stream_" if method.client_stream else "unary_") + (
+                "stream" if method.server_stream else "unary"
+            )
+            make = getattr(self._channel, kind)
+            call = make(
+                method.path, request_serializer=wire.to_bytes, response_deserializer=_decoder(method.response)
+            )
+            self._calls[name] = call
+        return call
+
+    async def unary(
+        self, name: str, request: object, *, timeout: float | None = None, wait: bool = False
+    ) -> Any:
+        """One request, one answer. `timeout` in seconds; `wait` waits for the connection to come up."""
+        try:
+            return await self._call(name)(request, timeout=timeout or self._timeout, wait_for_ready=wait)
+        except grpc.aio.AioRpcError as error:
+            raise to_error(error) from None
+
+    async def stream(self, name: str, request: object) -> AsyncIterator[Any]:
+        """One request, many answers."""
+        call = self._call(name)(request)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise to_error(error) from None
+        finally:
+            call.cancel()
+
+    async def duplex(self, name: str, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Many requests, many answers."""
+        call = self._call(name)(requests)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise to_error(error) from None
+        finally:
+            call.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """PEM bytes of one end of a mutually authenticated connection."""
+
+    ca: bytes
+    cert: bytes = b""
+    key: bytes = b""
+    name: str = "swarm-manager"
+    """DNS name that the other end's certificate must carry."""
+
+
+def channel(target: str, *, tls: TLS | None = None) -> grpc.aio.Channel:
+    """A channel to `unix:/path` without TLS, or to `ipv4:a:p,b:p` with the cluster's mutual TLS."""
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=OPTIONS)
+    credentials = grpc.ssl_channel_credentials(tls.ca, tls.key or None, tls.cert or None)
+    options = (*OPTIONS, ("grpc.ssl_target_name_override", tls.name))
+    return grpc.aio.secure_channel(target, credentials, options=options)

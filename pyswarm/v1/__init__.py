@@ -1,0 +1,1 @@
+"""Compiled from proto/ by proto/generate.py."""
