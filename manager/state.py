@@ -96,6 +96,15 @@ def _task_network(obj: Object) -> Iterable[str]:
     return [a.network_id for a in obj.networks] if isinstance(obj, Task) else ()
 
 
+def _task_config(obj: Object) -> Iterable[str]:
+    if not isinstance(obj, Task):
+        return ()
+    container = obj.spec.container
+    if not container.configs and not container.secrets:
+        return ()
+    return {r.source_id: None for r in (*container.configs, *container.secrets)}
+
+
 def _service_network(obj: Object) -> Iterable[str]:
     return [n.target for n in obj.spec.task.networks] if isinstance(obj, Service) else ()
 
@@ -127,6 +136,7 @@ class Tables:
         self.tasks_by_node = Index(_task_node)
         self.tasks_by_slot = Index(_task_slot)
         self.tasks_by_network = Index(_task_network)
+        self.tasks_by_config = Index(_task_config)
         self.services_by_network = Index(_service_network)
         self.services_by_secret = Index(_service_secret)
         self.services_by_config = Index(_service_config)
@@ -136,6 +146,7 @@ class Tables:
             self.tasks_by_node,
             self.tasks_by_slot,
             self.tasks_by_network,
+            self.tasks_by_config,
         )
         self._service_indexes = (
             self.services_by_network,
@@ -236,6 +247,14 @@ class View:
     def tasks_of_slot(self, task: Task) -> list[Task]:
         """All tasks, live and ended, of the same slot (see `slot_key`)."""
         return self._tasks_of(self._tables.tasks_by_slot, slot_key(task))
+
+    def tasks_in_slot(self, key: str) -> list[Task]:
+        """All tasks, live and ended, of the slot with this `slot_key`."""
+        return self._tasks_of(self._tables.tasks_by_slot, key)
+
+    def tasks_with_config(self, config_id: str) -> list[Task]:
+        """Tasks made from a spec that has the config or secret of this id."""
+        return self._tasks_of(self._tables.tasks_by_config, config_id)
 
     def tasks_of_network(self, network_id: str) -> list[Task]:
         return self._tasks_of(self._tables.tasks_by_network, network_id)

@@ -175,6 +175,8 @@ class UpdateStatus:
     """When a task last got further: for the progress deadline."""
     next_at: float = 0.0
     """Not before this time does the next batch start (delay and monitor)."""
+    total: int = 0
+    """Slots that the update found to replace when it started: failures count against them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +191,8 @@ class AutoscaleStatus:
 
     at: tuple[float, ...] = ()
     replicas: tuple[int, ...] = ()
+    desired: int = 0
+    """Replicas in force instead of the spec's; 0 until the autoscaler has decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +210,15 @@ class Service:
     autoscale_status: AutoscaleStatus | None = None
     pending_delete: bool = False
     """Removed by a user; its tasks are being shut down, then the record goes."""
+
+    @property
+    def replicas(self) -> int:
+        """How many tasks a replicated service is to have: the autoscaler's word where there is one."""
+        scale, status = self.spec.autoscale, self.autoscale_status
+        if scale is None:
+            return self.spec.mode.replicas
+        decided = status.desired if status is not None and status.desired else self.spec.mode.replicas
+        return max(scale.min, min(scale.max, decided))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +291,11 @@ class Task:
     """Why the orchestrator holds it back: `waiting for db (healthy)`; "" if it does not."""
     volumes_node: str = ""
     """For per-slot volumes: the node that holds the slot's volume."""
+    backoff: int = 0
+    """How many tasks of this slot crashed in a row without having run well: the exponent of the delay."""
+    rollout: Literal["", "replacing", "failed", "moving"] = ""
+    """Its part in an update: it replaces a task (`replacing`), follows one that failed as such (`failed`),
+    or is the new home of a healthy task that is being rebalanced (`moving`)."""
 
     @property
     def name(self) -> str:

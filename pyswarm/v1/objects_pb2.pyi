@@ -897,20 +897,22 @@ class Endpoint(_message.Message):
     def __init__(self, spec: _Optional[_Union[EndpointSpec, _Mapping]] = ..., ports: _Optional[_Iterable[_Union[PortConfig, _Mapping]]] = ..., virtual_ips: _Optional[_Iterable[_Union[VirtualIP, _Mapping]]] = ...) -> None: ...
 
 class UpdateStatus(_message.Message):
-    __slots__ = ("state", "started_at", "completed_at", "message", "progressed_at", "next_at")
+    __slots__ = ("state", "started_at", "completed_at", "message", "progressed_at", "next_at", "total")
     STATE_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     COMPLETED_AT_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     PROGRESSED_AT_FIELD_NUMBER: _ClassVar[int]
     NEXT_AT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
     state: str
     started_at: float
     completed_at: float
     message: str
     progressed_at: float
     next_at: float
-    def __init__(self, state: _Optional[str] = ..., started_at: _Optional[float] = ..., completed_at: _Optional[float] = ..., message: _Optional[str] = ..., progressed_at: _Optional[float] = ..., next_at: _Optional[float] = ...) -> None: ...
+    total: int
+    def __init__(self, state: _Optional[str] = ..., started_at: _Optional[float] = ..., completed_at: _Optional[float] = ..., message: _Optional[str] = ..., progressed_at: _Optional[float] = ..., next_at: _Optional[float] = ..., total: _Optional[int] = ...) -> None: ...
 
 class JobStatus(_message.Message):
     __slots__ = ("iteration", "last_execution")
@@ -921,12 +923,14 @@ class JobStatus(_message.Message):
     def __init__(self, iteration: _Optional[int] = ..., last_execution: _Optional[float] = ...) -> None: ...
 
 class AutoscaleStatus(_message.Message):
-    __slots__ = ("at", "replicas")
+    __slots__ = ("at", "replicas", "desired")
     AT_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    DESIRED_FIELD_NUMBER: _ClassVar[int]
     at: _containers.RepeatedScalarFieldContainer[float]
     replicas: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, at: _Optional[_Iterable[float]] = ..., replicas: _Optional[_Iterable[int]] = ...) -> None: ...
+    desired: int
+    def __init__(self, at: _Optional[_Iterable[float]] = ..., replicas: _Optional[_Iterable[int]] = ..., desired: _Optional[int] = ...) -> None: ...
 
 class Service(_message.Message):
     __slots__ = ("id", "meta", "spec", "spec_version", "previous_spec", "previous_spec_version", "endpoint", "update_status", "job_status", "autoscale_status", "pending_delete")
@@ -997,7 +1001,7 @@ class TaskStatus(_message.Message):
     def __init__(self, state: _Optional[_Union[TaskState, str]] = ..., timestamp: _Optional[float] = ..., message: _Optional[str] = ..., err: _Optional[str] = ..., container_id: _Optional[str] = ..., pid: _Optional[int] = ..., exit_code: _Optional[int] = ..., oom_killed: _Optional[bool] = ..., health: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[PortConfig, _Mapping]]] = ..., started_at: _Optional[float] = ..., finished_at: _Optional[float] = ..., running_since: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "meta", "service_id", "slot", "node_id", "spec", "spec_version", "service_name", "service_labels", "endpoint", "status", "desired_state", "networks", "assigned_generic", "job_iteration", "not_before", "restarts", "window_start", "window_restarts", "waiting_for", "volumes_node")
+    __slots__ = ("id", "meta", "service_id", "slot", "node_id", "spec", "spec_version", "service_name", "service_labels", "endpoint", "status", "desired_state", "networks", "assigned_generic", "job_iteration", "not_before", "restarts", "window_start", "window_restarts", "waiting_for", "volumes_node", "backoff", "rollout")
     class ServiceLabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1026,6 +1030,8 @@ class Task(_message.Message):
     WINDOW_RESTARTS_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_NODE_FIELD_NUMBER: _ClassVar[int]
+    BACKOFF_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     id: str
     meta: Meta
     service_id: str
@@ -1047,7 +1053,9 @@ class Task(_message.Message):
     window_restarts: int
     waiting_for: str
     volumes_node: str
-    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., service_id: _Optional[str] = ..., slot: _Optional[int] = ..., node_id: _Optional[str] = ..., spec: _Optional[_Union[TaskSpec, _Mapping]] = ..., spec_version: _Optional[int] = ..., service_name: _Optional[str] = ..., service_labels: _Optional[_Mapping[str, str]] = ..., endpoint: _Optional[_Union[EndpointSpec, _Mapping]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., desired_state: _Optional[_Union[TaskState, str]] = ..., networks: _Optional[_Iterable[_Union[NetworkAttachment, _Mapping]]] = ..., assigned_generic: _Optional[_Iterable[_Union[GenericResource, _Mapping]]] = ..., job_iteration: _Optional[int] = ..., not_before: _Optional[float] = ..., restarts: _Optional[int] = ..., window_start: _Optional[float] = ..., window_restarts: _Optional[int] = ..., waiting_for: _Optional[str] = ..., volumes_node: _Optional[str] = ...) -> None: ...
+    backoff: int
+    rollout: str
+    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., service_id: _Optional[str] = ..., slot: _Optional[int] = ..., node_id: _Optional[str] = ..., spec: _Optional[_Union[TaskSpec, _Mapping]] = ..., spec_version: _Optional[int] = ..., service_name: _Optional[str] = ..., service_labels: _Optional[_Mapping[str, str]] = ..., endpoint: _Optional[_Union[EndpointSpec, _Mapping]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., desired_state: _Optional[_Union[TaskState, str]] = ..., networks: _Optional[_Iterable[_Union[NetworkAttachment, _Mapping]]] = ..., assigned_generic: _Optional[_Iterable[_Union[GenericResource, _Mapping]]] = ..., job_iteration: _Optional[int] = ..., not_before: _Optional[float] = ..., restarts: _Optional[int] = ..., window_start: _Optional[float] = ..., window_restarts: _Optional[int] = ..., waiting_for: _Optional[str] = ..., volumes_node: _Optional[str] = ..., backoff: _Optional[int] = ..., rollout: _Optional[str] = ...) -> None: ...
 
 class AllocatedPool(_message.Message):
     __slots__ = ("subnet", "gateway")
