@@ -1,0 +1,384 @@
+"""THE loop: takes requests and what came due, lets every reconciler plan, commits it all as one transaction.
+
+The leader's controller is the only writer. Requests of users, status reports of agents and timers are all
+work of the same kind: a *mutation* is staged on the state, the reconcilers then plan on top of it, each
+seeing what the former ones staged, until none has anything left to say; the whole round is one fenced
+compare-and-set transaction. So a new service is created, given addresses and placed in one write to Raft,
+and forty status reports that arrive while one write is on its way share the next one.
+
+A round that could not be committed is rolled back as if it had not been, and its requests are told. When
+the outcome is unknown (a time-out), the state is read again from the store before anything else is decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from manager.state import Changed, Key, Plan, Reconciler, State, View
+from manager.store import Change, Delete, Deposed, Fence, Put, StaleWrite, Store
+from pyswarm.clock import Clock
+from pyswarm.errors import Unavailable
+from pyswarm.objects import Kind, Object, kind_of
+from pyswarm.wire import with_version
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_CHANGES = 2_000
+"""Objects in one transaction; a larger round is committed in this many at a time, requests first."""
+MAX_SWEEPS = 20
+"""How often the reconcilers may answer each other within a round; what is left waits for the next one."""
+RELOAD_PAUSE = 0.2
+"""Seconds between attempts to reach a store that does not answer."""
+
+
+class Transaction:
+    """What a mutation writes: staged on the state at once, committed with its round."""
+
+    def __init__(self, state: State, now: float) -> None:
+        self._state = state
+        self.now = now
+        self.changes: list[Changed] = []
+
+    @property
+    def view(self) -> View:
+        return self._state.view
+
+    def put(self, obj: Object) -> None:
+        """Create or replace. The version that the store must hold is filled in by the controller."""
+        self._note(self._state.stage(kind_of(obj), obj.id, stamped(obj, self.now)))
+
+    def delete(self, obj: Object) -> None:
+        self._note(self._state.stage(kind_of(obj), obj.id, None))
+
+    def _note(self, changed: Changed | None) -> None:
+        if changed is not None:
+            self.changes.append(changed)
+
+    def undo(self) -> None:
+        """Take back what this mutation alone has staged."""
+        for changed in reversed(self.changes):
+            self._state.stage(kind_of(changed.obj), changed.obj.id, changed.before)
+        self.changes.clear()
+
+
+def stamped(obj: Object, now: float) -> Object:
+    """With the times of creation and update."""
+    meta = replace(obj.meta, created_at=obj.meta.created_at or now, updated_at=now)
+    return replace(obj, meta=meta)
+
+
+Mutation = Callable[[Transaction], T]
+Observer = Callable[[int, Sequence[Changed]], None]
+"""Told of every commit: its revision and what it changed, with final versions. Must not block."""
+
+
+@dataclass(slots=True)
+class _Request(Generic[T]):
+    mutation: Mutation[T]
+    done: asyncio.Future[T]
+    result: T | None = None
+
+
+class Timers:
+    """The reconcilers' alarms: for each (reconciler, key) at most one time."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Key]] = []
+        self._at: dict[tuple[int, Key], float] = {}
+
+    def replace(self, index: int, asked: Iterable[Key], plan: Plan) -> None:
+        """Take over a plan's answer: a key that was asked about and not named has no alarm any more."""
+        for key in asked:
+            if key not in plan.wake:
+                self._at.pop((index, key), None)
+        for key, when in plan.wake.items():
+            self._at[index, key] = when
+            heapq.heappush(self._heap, (when, index, key))
+
+    def due(self, now: float) -> dict[int, set[Key]]:
+        """The keys whose time has come, by reconciler; they are forgotten here."""
+        keys: dict[int, set[Key]] = {}
+        while self._heap and self._heap[0][0] <= now:
+            when, index, key = heapq.heappop(self._heap)
+            if self._at.get((index, key)) == when:
+                del self._at[index, key]
+                keys.setdefault(index, set()).add(key)
+        return keys
+
+    def next(self) -> float | None:
+        """The earliest alarm."""
+        while self._heap and self._at.get(self._heap[0][1:]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def clear(self) -> None:
+        self._heap.clear()
+        self._at.clear()
+
+
+class Planner:
+    """Runs the reconcilers over a staged state: the pure half of the loop, shared with the simulation."""
+
+    def __init__(self, state: State, reconcilers: Sequence[Reconciler]) -> None:
+        self._state = state
+        self._reconcilers = reconcilers
+        self.timers = Timers()
+        self._pending: list[set[Key]] = [set() for _ in reconcilers]
+
+    def everything(self) -> None:
+        """Ask every reconciler about all there is: a leader starts, or the state was read again."""
+        self.timers.clear()
+        for index, reconciler in enumerate(self._reconcilers):
+            self._pending[index] = set(reconciler.everything(self._state.view))
+
+    def note(self, changes: Iterable[Changed]) -> None:
+        """Let the reconcilers see what changed."""
+        for changed in changes:
+            for index, reconciler in enumerate(self._reconcilers):
+                self._pending[index].update(reconciler.keys(changed, self._state.view))
+
+    def wake(self, now: float) -> None:
+        for index, keys in self.timers.due(now).items():
+            self._pending[index] |= keys
+
+    @property
+    def idle(self) -> bool:
+        """Whether no reconciler has been left with a question."""
+        return not any(self._pending)
+
+    def sweep(self, now: float) -> None:
+        """Let the reconcilers plan, in order, until none has a question left (or MAX_SWEEPS)."""
+        for _ in range(MAX_SWEEPS):
+            if self.idle:
+                return
+            for index, reconciler in enumerate(self._reconcilers):
+                self._ask(index, reconciler, now)
+        log.warning("the reconcilers still answer each other after %d sweeps", MAX_SWEEPS)
+
+    def _ask(self, index: int, reconciler: Reconciler, now: float) -> None:
+        keys, self._pending[index] = sorted(self._pending[index]), set()
+        if not keys:
+            return
+        plan = reconciler.plan(self._state.view, keys, now)
+        self.timers.replace(index, keys, plan)
+        self.note(self._stage(plan, now))
+
+    def _stage(self, plan: Plan, now: float) -> list[Changed]:
+        changes = [self._state.stage(kind_of(obj), obj.id, stamped(obj, now)) for obj in plan.puts]
+        changes += [self._state.stage(kind_of(obj), obj.id, None) for obj in plan.deletes]
+        return [changed for changed in changes if changed is not None]
+
+
+class Controller:
+    """The leader's loop over one store. `run` ends with Deposed, or when it is cancelled."""
+
+    def __init__(
+        self,
+        store: Store,
+        state: State,
+        reconcilers: Sequence[Reconciler],
+        clock: Clock,
+        fence: Fence | None = None,
+    ) -> None:
+        self._store = store
+        self.state = state
+        self._clock = clock
+        self._fence = fence
+        self._planner = Planner(state, reconcilers)
+        self._inbox: list[_Request[Any]] = []
+        self._wakeup = asyncio.Event()
+        self._observers: list[Observer] = []
+        self._closed = False
+        self._reload_needed = True
+
+    @property
+    def view(self) -> View:
+        """What is committed (between rounds)."""
+        return self.state.view
+
+    def observe(self, observer: Observer) -> None:
+        self._observers.append(observer)
+
+    async def submit(self, mutation: Mutation[T]) -> T:
+        """Run `mutation` in the next round; returns its result once the round is committed, or raises
+        what the mutation or the commit raised. A mutation may run again when its round failed."""
+        if self._closed:
+            raise Unavailable("this manager does not lead any more: ask again")
+        request: _Request[T] = _Request(mutation, asyncio.get_running_loop().create_future())
+        self._inbox.append(request)
+        self._wakeup.set()
+        return await request.done
+
+    async def run(self) -> None:
+        try:
+            while True:
+                if self._reload_needed:
+                    await self._reload()
+                await self._round()
+                if self._planner.idle and not self._inbox:
+                    await self._wait()
+        finally:
+            self._closed = True
+            for request in self._inbox:
+                _fail(request, Unavailable("this manager does not lead any more: ask again"))
+
+    async def _wait(self) -> None:
+        due = self._planner.timers.next()
+        timeout = None if due is None else max(0.0, due - self._clock.now())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wakeup.wait(), timeout)
+        self._wakeup.clear()
+
+    async def _reload(self) -> None:
+        """Read everything again; tells the observers the difference to what they knew."""
+        known = {(kind_of(o), o.id): o for o in _all_objects(self.state)}
+        while True:
+            try:
+                listing = await self._store.list()
+                break
+            except Unavailable as error:
+                log.warning("the store does not answer: %s", error)
+                await asyncio.sleep(RELOAD_PAUSE)
+        self.state.load(listing.objects, listing.revision)
+        self._planner.everything()
+        self._reload_needed = False
+        new = {(kind_of(o), o.id): o for o in listing.objects}
+        changes = [Changed(known.get(key), obj) for key, obj in new.items() if known.get(key) != obj]
+        changes += [Changed(obj, None) for key, obj in known.items() if key not in new]
+        if changes:
+            self._tell(listing.revision, changes)
+
+    async def _round(self) -> None:
+        now = self._clock.now()
+        requests, self._inbox = self._inbox, []
+        accepted = [request for request in requests if self._stage(request, now)]
+        self._planner.wake(now)
+        self._planner.sweep(now)
+        try:
+            await self._commit()
+        except StaleWrite as error:
+            log.warning("somebody else wrote: %s; reading again", error)
+            self._rolled_back()
+            self._inbox = [*accepted, *self._inbox]
+            return
+        except Deposed as error:
+            self._abandon(accepted, error)
+            raise
+        except Unavailable as error:
+            log.warning("the store did not answer a commit: %s", error)
+            self._abandon(accepted, error)
+            return
+        for request in accepted:
+            if not request.done.done():
+                request.done.set_result(_refreshed(self.state, request.result))
+
+    def _abandon(self, accepted: Iterable[_Request[Any]], error: Exception) -> None:
+        self._rolled_back()
+        for request in accepted:
+            _fail(request, error)
+
+    def _rolled_back(self) -> None:
+        self.state.rollback()
+        self._reload_needed = True
+
+    def _stage(self, request: _Request[Any], now: float) -> bool:
+        if request.done.done():
+            return False
+        transaction = Transaction(self.state, now)
+        try:
+            request.result = request.mutation(transaction)
+        except Exception as error:
+            transaction.undo()
+            _fail(request, error)
+            return False
+        self._planner.note(transaction.changes)
+        return True
+
+    async def _commit(self) -> None:
+        staged = self.state.staged()
+        changes = [change for _, _, before, after in staged if (change := _change(before, after))]
+        if not changes:
+            self.state.rollback()
+            return
+        written: list[Object] = []
+        revision = 0
+        for start in range(0, len(changes), MAX_CHANGES):
+            part = changes[start : start + MAX_CHANGES]
+            revision = await self._store.commit(part, self._fence)
+            written += [with_version(change.obj, revision) for change in part if isinstance(change, Put)]
+        final: _Final = {(kind_of(obj), obj.id): obj for obj in written}
+        self.state.settle([*_untouched(staged, final), *written], revision)
+        self._tell(revision, [changed for row in staged if (changed := _final(row, final))])
+
+    def _tell(self, revision: int, changes: Sequence[Changed]) -> None:
+        for observer in self._observers:
+            observer(revision, changes)
+
+
+_Staged = tuple[Kind, str, Object | None, Object | None]
+_Final = Mapping[tuple[Kind, str], Object]
+
+
+def _untouched(staged: Iterable[_Staged], final: _Final) -> list[Object]:
+    """Objects that were staged back to what is committed: they keep their committed version."""
+    return [
+        before
+        for kind, id, before, after in staged
+        if before is not None and after is not None and (kind, id) not in final
+    ]
+
+
+def _final(row: _Staged, final: _Final) -> Changed | None:
+    """A staged row as observers are told of it; None when nothing came of it."""
+    kind, id, before, after = row
+    written = final.get((kind, id))
+    if written is None and (after is not None or before is None):
+        return None
+    return Changed(before, written)
+
+
+def _all_objects(state: State) -> list[Object]:
+    view = state.view
+    return [
+        obj
+        for objects in (
+            [view.cluster] if view.cluster else [],
+            view.nodes(),
+            view.services(),
+            view.tasks(),
+            view.networks(),
+            view.volumes(),
+            view.secrets(),
+            view.configs(),
+        )
+        for obj in objects
+    ]
+
+
+def _change(before: Object | None, after: Object | None) -> Change | None:
+    """The store's change from what was committed to what is staged; None when there is no difference."""
+    version = before.meta.version if before is not None else 0
+    if after is None:
+        return Delete(before) if before is not None else None
+    if before is not None and replace(after, meta=before.meta) == before:
+        return None
+    return Put(with_version(after, version))
+
+
+def _refreshed(state: State, result: Any) -> Any:  # Any: mutations return what they like
+    """A result that is a stored object, as it was committed: with its final version."""
+    if hasattr(result, "meta") and hasattr(result, "id"):
+        return state.view.get(kind_of(result), result.id) or result
+    return result
+
+
+def _fail(request: _Request[Any], error: Exception) -> None:
+    if not request.done.done():
+        request.done.set_exception(error)

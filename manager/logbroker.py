@@ -1,0 +1,171 @@
+"""Streams between managers and agents: logs, exec and node commands, over the agents' own connections.
+
+An agent may sit behind NAT, so nobody dials it: it listens for *demands* (`Dispatcher.Listen`) and opens one
+`Dispatcher.Answer` stream for each. Here the two ends meet: a demand is a pair of bounded queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from pyswarm.api import AnswerInput, AnswerMessage, Demand
+from pyswarm.clock import IdSource
+from pyswarm.errors import NotFound, Unavailable
+
+QUEUE = 256
+"""Messages held per direction before the faster end waits."""
+ANSWER_TIMEOUT = 10.0
+"""Seconds that an agent has to open the answer to a demand."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Conversation:
+    """One demand and its answer. Closing it ends both ends' streams."""
+
+    def __init__(self, demand: Demand, node_id: str) -> None:
+        self.demand = demand
+        self.node_id = node_id
+        self.answered = asyncio.Event()
+        self._answers: asyncio.Queue[AnswerMessage | None] = asyncio.Queue(QUEUE)
+        self._inputs: asyncio.Queue[AnswerInput | None] = asyncio.Queue(QUEUE)
+        self._closed = asyncio.Event()
+        self.lost = False
+        """Whether the agent's stream broke off instead of ending."""
+
+    @property
+    def closed(self) -> bool:
+        return self._closed.is_set()
+
+    async def send(self, message: AnswerInput) -> None:
+        """To the agent."""
+        await self._put(self._inputs, message)
+
+    async def finish_input(self) -> None:
+        """No more input will come."""
+        await self._put(self._inputs, None)
+
+    async def answers(self) -> AsyncIterator[AnswerMessage]:
+        """From the agent, until it ends its stream. Raises Unavailable when it never opens it."""
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            await self._first(self.answered.wait())
+        if not self.answered.is_set():
+            raise Unavailable(f"node {self.node_id} did not answer in {ANSWER_TIMEOUT:.0f} s")
+        while (message := await self._get(self._answers)) is not None:
+            yield message
+
+    async def push(self, message: AnswerMessage) -> None:
+        """The agent's side: one answer."""
+        await self._put(self._answers, message)
+
+    async def finish_answers(self) -> None:
+        await self._put(self._answers, None)
+
+    async def inputs(self) -> AsyncIterator[AnswerInput]:
+        """The agent's side: what the asker sends."""
+        while (message := await self._get(self._inputs)) is not None:
+            yield message
+
+    def close(self) -> None:
+        self._closed.set()
+
+    async def _put(self, queue: asyncio.Queue[T | None], item: T | None) -> None:
+        if not self.closed:
+            await self._first(queue.put(item))
+
+    async def _get(self, queue: asyncio.Queue[T | None]) -> T | None:
+        if not queue.empty():
+            return queue.get_nowait()
+        if self.closed:
+            return None
+        return await self._first(queue.get())
+
+    async def _first(self, work: Coroutine[Any, Any, R]) -> R | None:
+        """The result of `work`, or None as soon as the conversation is closed."""
+        task, closed = asyncio.ensure_future(work), asyncio.ensure_future(self._closed.wait())
+        try:
+            await asyncio.wait({task, closed}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for future in (task, closed):
+                if not future.done():
+                    future.cancel()
+
+
+class LogBroker:
+    """The demands that are open, by node."""
+
+    def __init__(self, ids: IdSource) -> None:
+        self._ids = ids
+        self._listeners: dict[str, asyncio.Queue[Demand]] = {}
+        self._conversations: dict[str, Conversation] = {}
+
+    def connected(self, node_id: str) -> bool:
+        """Whether demands to this node are heard."""
+        return node_id in self._listeners
+
+    async def listen(self, node_id: str) -> AsyncIterator[Demand]:
+        """The demands to one node; a second listener takes over from the first."""
+        queue: asyncio.Queue[Demand] = asyncio.Queue()
+        self._listeners[node_id] = queue
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            if self._listeners.get(node_id) is queue:
+                del self._listeners[node_id]
+                self._drop(node_id)
+
+    def _drop(self, node_id: str) -> None:
+        for conversation in list(self._conversations.values()):
+            if conversation.node_id == node_id and not conversation.answered.is_set():
+                conversation.lost = True
+                conversation.close()
+
+    @contextlib.asynccontextmanager
+    async def ask(self, node_id: str, demand: Demand) -> AsyncGenerator[Conversation]:
+        """Open a conversation with a node's agent; Unavailable when it does not listen."""
+        listener = self._listeners.get(node_id)
+        if listener is None:
+            raise Unavailable(f"node {node_id} is not connected")
+        demand = replace(demand, id=self._ids.new_id())
+        conversation = Conversation(demand, node_id)
+        self._conversations[demand.id] = conversation
+        listener.put_nowait(demand)
+        try:
+            yield conversation
+        finally:
+            conversation.close()
+            self._conversations.pop(demand.id, None)
+
+    async def answer(
+        self, node_id: str, messages: AsyncIterator[AnswerMessage]
+    ) -> AsyncIterator[AnswerInput]:
+        """Serve an agent's answer stream: its first message names the demand."""
+        first = await anext(messages, None)
+        conversation = self._conversations.get(first.demand_id) if first is not None else None
+        if conversation is None or conversation.node_id != node_id:
+            raise NotFound("no such demand: the asker has gone away")
+        conversation.answered.set()
+        pump = asyncio.ensure_future(self._pump(conversation, messages))
+        try:
+            async for message in conversation.inputs():
+                yield message
+        finally:
+            if conversation.closed:
+                pump.cancel()
+            await asyncio.wait({pump})
+
+    async def _pump(self, conversation: Conversation, messages: AsyncIterator[AnswerMessage]) -> None:
+        conversation.lost = True
+        try:
+            async for message in messages:
+                await conversation.push(message)
+            conversation.lost = False
+        finally:
+            await conversation.finish_answers()
