@@ -1,0 +1,321 @@
+"""The managers' side of the agents: sessions and liveness, assignments out, status in.
+
+Heartbeats stay in memory; only a change of a node's state is written. A node is DOWN when no heartbeat came
+for `heartbeat_grace` periods. The time that this process itself was held up (SIGSTOP, a machine under full
+load) is not counted against the nodes: nobody could have been heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from manager.controller import Controller, Transaction
+from manager.logbroker import LogBroker
+from manager.state import Changed, View
+from pyswarm.api import (
+    AnswerInput,
+    AnswerMessage,
+    AssignmentsRequest,
+    Demand,
+    Empty,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    ListenRequest,
+    SessionMessage,
+    SessionRequest,
+    UpdateStatusRequest,
+)
+from pyswarm.clock import Clock, IdSource
+from pyswarm.errors import NotFound, PermissionDenied, Unavailable
+from pyswarm.objects import (
+    Assignments,
+    ContainerStats,
+    Node,
+    NodeState,
+    NodeStatus,
+    Task,
+    TaskState,
+    TaskStatus,
+    TaskStatusUpdate,
+)
+from pyswarm.rpc import Peer
+from pyswarm.specs import ClusterSpec
+
+log = logging.getLogger(__name__)
+
+TICK = 0.25
+"""Seconds between two looks at the heartbeats."""
+NEW_LEADER_GRACE = 2.0
+"""How many times the usual grace a node has to report to a manager that has just taken the lead."""
+QUEUE = 1_000
+"""Deltas held for a node before its stream is cut, so that it starts again with a complete set."""
+
+
+class Tracker(Protocol):
+    """What turns commits into deltas per node (`manager.assignments`)."""
+
+    def note(self, changes: Iterable[Changed]) -> None: ...
+    def collect(self, view: View) -> Mapping[str, Assignments]: ...
+    def complete(self, view: View, node_id: str) -> Assignments: ...
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One agent's registration. A newer one of the same node ends it."""
+
+    id: str
+    node_id: str
+    addr: str
+    last_beat: float
+    """Monotonic seconds."""
+    messages: asyncio.Queue[SessionMessage | None] = field(
+        default_factory=asyncio.Queue[SessionMessage | None]
+    )
+    deltas: asyncio.Queue[Assignments | None] | None = None
+
+    def end(self) -> None:
+        self.messages.put_nowait(None)
+        if self.deltas is not None:
+            self.deltas.put_nowait(None)
+
+
+class Dispatcher:
+    """The handler of the Dispatcher service on the leading manager."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        tracker: Tracker,
+        broker: LogBroker,
+        clock: Clock,
+        ids: IdSource,
+        managers: Sequence[str] = (),
+    ) -> None:
+        self._controller = controller
+        self._tracker = tracker
+        self._broker = broker
+        self._clock = clock
+        self._ids = ids
+        self._managers = tuple(managers)
+        self._sessions: dict[str, Session] = {}
+        self._unheard: dict[str, float] = {}
+        """Nodes believed READY that have not reported to this leader yet: monotonic deadline."""
+        self._flush: asyncio.Handle | None = None
+        self.stats: dict[str, ContainerStats] = {}
+        """The last figures of each running task."""
+        controller.observe(self._observe)
+
+    # ------------------------------------------------------------------------------ sessions
+
+    def _spec(self) -> ClusterSpec:
+        cluster = self._controller.view.cluster
+        return cluster.spec if cluster is not None else ClusterSpec()
+
+    async def session(self, request: SessionRequest, peer: Peer) -> AsyncIterator[SessionMessage]:
+        """Register the node; yields the session, then every change of the node or the managers."""
+        session = Session(self._ids.new_id(), peer.node_id, request.addr, self._clock.monotonic())
+        former = self._sessions.pop(peer.node_id, None)
+        if former is not None:
+            former.end()
+        self._sessions[peer.node_id] = session
+        self._unheard.pop(peer.node_id, None)
+        try:
+            node = await self._controller.submit(lambda tx: _register(tx, request, peer))
+            yield self._session_message(session, node)
+            while (message := await session.messages.get()) is not None:
+                yield message
+        finally:
+            session.end()
+
+    def _session_message(self, session: Session, node: Node) -> SessionMessage:
+        spec = self._spec()
+        return SessionMessage(
+            session_id=session.id,
+            node=node,
+            managers=self._managers,
+            heartbeat_period=spec.heartbeat_period,
+            data_path_port=spec.data_path_port,
+        )
+
+    def _session(self, session_id: str, peer: Peer) -> Session:
+        session = self._sessions.get(peer.node_id)
+        if session is None or session.id != session_id:
+            raise NotFound("this session has ended: register again")
+        return session
+
+    async def heartbeat(self, request: HeartbeatRequest, peer: Peer) -> HeartbeatResponse:
+        self._session(request.session_id, peer).last_beat = self._clock.monotonic()
+        return HeartbeatResponse(period=self._spec().heartbeat_period)
+
+    # ------------------------------------------------------------------------------ liveness
+
+    async def watch_heartbeats(self) -> None:
+        """Declare nodes DOWN that are not heard; runs for as long as this manager leads."""
+        self._expect_all()
+        looked = self._clock.monotonic()
+        while True:
+            await asyncio.sleep(TICK)
+            now = self._clock.monotonic()
+            self._forgive(max(0.0, now - looked - 2 * TICK))
+            looked = now
+            await self._declare(self._silent(now))
+
+    def _expect_all(self) -> None:
+        spec = self._spec()
+        deadline = self._clock.monotonic() + NEW_LEADER_GRACE * spec.heartbeat_period * spec.heartbeat_grace
+        for node in self._controller.view.nodes():
+            if node.id not in self._sessions and node.status.state != NodeState.DOWN:
+                self._unheard[node.id] = deadline
+
+    def _forgive(self, lost: float) -> None:
+        """This process was held up for `lost` seconds: nobody's silence in them counts."""
+        if lost > 0:
+            for session in self._sessions.values():
+                session.last_beat += lost
+            self._unheard = {node: deadline + lost for node, deadline in self._unheard.items()}
+
+    def _silent(self, now: float) -> list[str]:
+        spec = self._spec()
+        limit = spec.heartbeat_period * spec.heartbeat_grace
+        silent = [s.node_id for s in self._sessions.values() if now - s.last_beat > limit]
+        return silent + [node for node, deadline in self._unheard.items() if now > deadline]
+
+    async def _declare(self, node_ids: Sequence[str]) -> None:
+        for node_id in node_ids:
+            session = self._sessions.pop(node_id, None)
+            if session is not None:
+                session.end()
+            self._unheard.pop(node_id, None)
+            log.warning("node %s is down: no heartbeat", node_id)
+            try:
+                await self._controller.submit(lambda tx, node_id=node_id: _mark_down(tx, node_id))
+            except Unavailable as error:
+                self._unheard[node_id] = self._clock.monotonic()
+                log.warning("could not record that node %s is down: %s", node_id, error)
+
+    # ------------------------------------------------------------------------------ assignments
+
+    async def watch_assignments(self, request: AssignmentsRequest, peer: Peer) -> AsyncIterator[Assignments]:
+        """First everything the node is to hold, then what changes."""
+        session = self._session(request.session_id, peer)
+        if session.deltas is not None:
+            session.deltas.put_nowait(None)
+        self._deliver()
+        deltas = session.deltas = asyncio.Queue(QUEUE)
+        sequence = 0
+        yield self._tracker.complete(self._controller.view, peer.node_id)
+        while (delta := await deltas.get()) is not None:
+            sequence += 1
+            yield replace(delta, complete=False, sequence=sequence)
+
+    def _observe(self, revision: int, changes: Sequence[Changed]) -> None:
+        del revision
+        self._tracker.note(changes)
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_soon(self._deliver)
+        for changed in changes:
+            if isinstance(changed.obj, Node):
+                self._node_changed(changed)
+            elif isinstance(changed.before, Task) and (
+                not isinstance(changed.after, Task) or changed.after.status.state > TaskState.RUNNING
+            ):
+                self.stats.pop(changed.before.id, None)
+
+    def _node_changed(self, changed: Changed) -> None:
+        session = self._sessions.get(changed.obj.id)
+        if session is None:
+            return
+        if not isinstance(changed.after, Node):
+            self._sessions.pop(changed.obj.id).end()
+        elif isinstance(changed.before, Node) and changed.before.spec != changed.after.spec:
+            session.messages.put_nowait(self._session_message(session, changed.after))
+
+    def _deliver(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        for node_id, delta in self._tracker.collect(self._controller.view).items():
+            session = self._sessions.get(node_id)
+            if session is None or session.deltas is None:
+                continue
+            try:
+                session.deltas.put_nowait(delta)
+            except asyncio.QueueFull:
+                log.warning("node %s does not take its assignments: cutting its stream", node_id)
+                self._sessions.pop(node_id).end()
+
+    # ------------------------------------------------------------------------------ status
+
+    async def update_status(self, request: UpdateStatusRequest, peer: Peer) -> Empty:
+        """Take over a batch of reports; answered once they are committed."""
+        self._session(request.session_id, peer).last_beat = self._clock.monotonic()
+        view = self._controller.view
+        for figures in request.stats:
+            task = view.get(Task, figures.task_id)
+            if task is not None and task.node_id == peer.node_id:
+                self.stats[figures.task_id] = figures
+        if request.updates:
+            await self._controller.submit(lambda tx: _report(tx, request.updates, peer))
+        return Empty()
+
+    # ------------------------------------------------------------------------------ streams
+
+    async def listen(self, request: ListenRequest, peer: Peer) -> AsyncIterator[Demand]:
+        self._session(request.session_id, peer)
+        async for demand in self._broker.listen(peer.node_id):
+            yield demand
+
+    async def answer(self, messages: AsyncIterator[AnswerMessage], peer: Peer) -> AsyncIterator[AnswerInput]:
+        async for message in self._broker.answer(peer.node_id, messages):
+            yield message
+
+
+def _register(tx: Transaction, request: SessionRequest, peer: Peer) -> Node:
+    node = tx.view.get(Node, peer.node_id)
+    if node is None:
+        raise PermissionDenied(
+            f"node {peer.node_id} is not part of this cluster any more: let it leave and join again"
+        )
+    since = tx.now if node.status.state != NodeState.READY else node.status.since
+    changed = replace(
+        node,
+        description=request.description,
+        status=NodeStatus(state=NodeState.READY, addr=request.addr, since=since),
+        data_path_addr=request.data_path_addr,
+    )
+    if changed != node:
+        tx.put(changed)
+    return changed
+
+
+def _mark_down(tx: Transaction, node_id: str) -> None:
+    node = tx.view.get(Node, node_id)
+    if node is not None and node.status.state != NodeState.DOWN:
+        status = replace(node.status, state=NodeState.DOWN, message="heartbeat failure", since=tx.now)
+        tx.put(replace(node, status=status))
+
+
+def _report(tx: Transaction, updates: Iterable[TaskStatusUpdate], peer: Peer) -> None:
+    for update in updates:
+        task = tx.view.get(Task, update.task_id)
+        if task is None:
+            continue
+        if task.node_id != peer.node_id:
+            raise PermissionDenied(f"task {task.id} is not assigned to node {peer.node_id}")
+        status = merged(task.status, update.status)
+        if status != task.status:
+            tx.put(replace(task, status=status))
+
+
+def merged(old: TaskStatus, new: TaskStatus) -> TaskStatus:
+    """An agent's report on top of what is known: the observed state only moves forward, and a task that
+    has ended keeps the way it ended (but may still go on to REMOVE or ORPHANED)."""
+    if new.state < old.state:
+        return old
+    if TaskState.RUNNING < old.state < TaskState.REMOVE and new.state < TaskState.REMOVE:
+        return old
+    return new
