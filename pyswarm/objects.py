@@ -446,6 +446,8 @@ class NetworkTable:
     network: Network
     members: tuple[Member, ...] = ()
     services: tuple[ServiceEntry, ...] = ()
+    node_addrs: tuple[str, ...] = ()
+    """Ingress network only: VXLAN endpoints of all nodes, since any may let in a connection to a task here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1212,14 +1212,16 @@ class ServiceEntry(_message.Message):
     def __init__(self, service_id: _Optional[str] = ..., name: _Optional[str] = ..., mode: _Optional[str] = ..., vip: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NetworkTable(_message.Message):
-    __slots__ = ("network", "members", "services")
+    __slots__ = ("network", "members", "services", "node_addrs")
     NETWORK_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
+    NODE_ADDRS_FIELD_NUMBER: _ClassVar[int]
     network: Network
     members: _containers.RepeatedCompositeFieldContainer[Member]
     services: _containers.RepeatedCompositeFieldContainer[ServiceEntry]
-    def __init__(self, network: _Optional[_Union[Network, _Mapping]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., services: _Optional[_Iterable[_Union[ServiceEntry, _Mapping]]] = ...) -> None: ...
+    node_addrs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, network: _Optional[_Union[Network, _Mapping]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., services: _Optional[_Iterable[_Union[ServiceEntry, _Mapping]]] = ..., node_addrs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class IngressTarget(_message.Message):
     __slots__ = ("address", "node_addr", "mac_address", "node_id")
