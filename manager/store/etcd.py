@@ -1,0 +1,454 @@
+"""The store over etcd: reads by pages, compare-and-set transactions, whole-commit watches, elections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from manager.store import (
+    Batch,
+    Change,
+    Compacted,
+    Deposed,
+    Event,
+    Fence,
+    Leadership,
+    Listing,
+    Put,
+    StaleWrite,
+)
+from manager.store.etcd_client import COMPACT, LEASE_GRANT, LEASE_REVOKE, RANGE, TXN, EtcdClient, Tls
+from manager.store.etcd_pb import rpc_pb2 as pb
+from manager.store.layout import (
+    Keys,
+    NameStep,
+    ObjectKey,
+    check_bytes,
+    check_distinct,
+    check_operations,
+    key_of,
+    name_steps,
+    name_taken,
+    stale,
+    successor,
+)
+from pyswarm.errors import Fatal, NotFound, Unavailable
+from pyswarm.objects import Kind, Object, unique_name
+from pyswarm.wire import decode, encode
+
+PREFIX = "/pyswarm"
+_FIRST_PAGE = 128
+_PAGE = 2000
+_PAGE_BYTES = 16 * 1024 * 1024
+_RETRY = 0.2
+"""Seconds between a candidate's attempts while the store cannot be reached."""
+
+
+class EtcdStore:
+    """`manager.store.Store` in etcd. One client may serve several stores; whoever made it closes it."""
+
+    def __init__(self, client: EtcdClient, prefix: str = PREFIX) -> None:
+        self._client = client
+        self._keys = Keys(prefix)
+        self._abandoned: set[int] = set()
+
+    @classmethod
+    def connect(cls, endpoints: Sequence[str], tls: Tls | None = None, timeout: float = 5.0) -> EtcdStore:
+        """A store with a client of its own; end it with `close`."""
+        return cls(EtcdClient(endpoints, tls, timeout))
+
+    @property
+    def client(self) -> EtcdClient:
+        return self._client
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    async def list(self, kind: Kind | None = None) -> Listing:
+        prefix = self._keys.kind(kind) if kind else self._keys.objects
+        while True:
+            try:
+                return await self._list(prefix)
+            except Compacted:
+                continue  # the revision of the first page went away while the others were read
+
+    async def _list(self, prefix: bytes) -> Listing:
+        objects: list[Object] = []
+        end = successor(prefix)
+        request = pb.RangeRequest(key=prefix, range_end=end, limit=_FIRST_PAGE)
+        while True:
+            page = await self._client.call(RANGE, request, repeatable=True)
+            objects.extend(self._decode(kv) for kv in page.kvs)
+            revision = request.revision or page.header.revision
+            if not page.more:
+                return Listing(tuple(objects), revision)
+            size = page.ByteSize() // len(page.kvs) + 1
+            request = pb.RangeRequest(
+                key=page.kvs[-1].key + b"\0",
+                range_end=end,
+                revision=revision,
+                limit=min(_PAGE, max(16, _PAGE_BYTES // size)),
+            )
+
+    async def get(self, kind: Kind, id: str) -> Object | None:
+        request = pb.RangeRequest(key=self._keys.object(kind, id))
+        found = await self._client.call(RANGE, request, repeatable=True)
+        return self._decode(found.kvs[0]) if found.kvs else None
+
+    def _decode(self, kv: pb.KeyValue) -> Object:
+        kind, id = self._keys.parse(kv.key)
+        try:
+            return decode(kind, kv.value, kv.mod_revision)
+        except DecodeError as error:
+            raise Fatal(
+                f"the store's {kind} {id} cannot be read ({error}): restore a backup with "
+                "`pyswarm swarm restore`"
+            ) from error
+
+    # ------------------------------------------------------------------------------------------ writing
+
+    async def commit(self, changes: Sequence[Change], fence: Fence | None = None) -> int:
+        check_distinct(changes)
+        renamed: Mapping[ObjectKey, str] = {}
+        for _ in range(2):
+            steps = name_steps(changes, renamed)
+            request = _transaction(self._keys, changes, steps, fence)
+            answer = await self._client.call(TXN, request)
+            if answer.succeeded:
+                return answer.header.revision
+            rename = self._explain(answer, changes, steps, fence)
+            renamed = await self._stored_names(rename, changes)
+        raise StaleWrite("the names of the changed objects were changed meanwhile: read again")
+
+    def _explain(
+        self,
+        answer: pb.TxnResponse,
+        changes: Sequence[Change],
+        steps: Sequence[NameStep],
+        fence: Fence | None,
+    ) -> list[ObjectKey]:
+        """Raises what was wrong; or returns the objects whose stored name differs from the one they were
+        committed with (a rename, which needs the old name)."""
+        found = iter([next(iter(r.response_range.kvs), pb.KeyValue()) for r in answer.responses])
+        if fence is not None and next(found).create_revision != fence.create_revision:
+            raise Deposed("this manager does not lead any more: the write was refused")
+        for change in changes:
+            kv = next(found)
+            if kv.mod_revision != change.obj.meta.version:
+                raise stale(change, kv.mod_revision)
+        renamed: list[ObjectKey] = []
+        for step in steps:
+            holder = next(found).value.decode()
+            if holder and not step.before:
+                raise name_taken(step.kind, step.name, step.after)
+            if holder != step.before:
+                renamed.append((step.kind, step.before))
+        return renamed
+
+    async def _stored_names(
+        self, keys: Sequence[ObjectKey], changes: Sequence[Change]
+    ) -> Mapping[ObjectKey, str]:
+        """The names under which the store has these objects, each still at the version of its change."""
+        names: dict[ObjectKey, str] = {}
+        for change in changes:
+            kind, id = key_of(change)
+            if (kind, id) not in keys:
+                continue
+            obj = await self.get(kind, id)
+            if obj is None or obj.meta.version != change.obj.meta.version:
+                raise stale(change, obj.meta.version if obj else 0)
+            names[kind, id] = unique_name(obj)
+            if names[kind, id] == unique_name(change.obj):
+                raise name_taken(kind, names[kind, id], id)
+        return names
+
+    # ----------------------------------------------------------------------------------------- watching
+
+    @asynccontextmanager
+    async def watch(self, after: int) -> AsyncGenerator[AsyncIterator[Batch], None]:
+        async with aclosing(self._batches(after)) as batches:
+            yield batches
+
+    async def _batches(self, after: int) -> AsyncGenerator[Batch, None]:
+        prefix = self._keys.objects
+        async with aclosing(self._client.watch(prefix, successor(prefix), after + 1)) as revisions:
+            async for revision, events in revisions:
+                yield Batch(revision, tuple(map(self._event, events)))
+
+    def _event(self, event: pb.Event) -> Event:
+        kind, id = self._keys.parse(event.kv.key)
+        gone = event.type == pb.Event.DELETE
+        return Event(kind, id, None if gone else self._decode(event.kv))
+
+    async def compact(self, revision: int) -> None:
+        """Forget what was before `revision` (etcd does this by itself after 100,000 revisions)."""
+        await self._client.call(COMPACT, pb.CompactionRequest(revision=revision, physical=True))
+
+    # --------------------------------------------------------------------------------------- leadership
+
+    def campaign(self, candidate: str, ttl: float = 1.0) -> AbstractAsyncContextManager[Leadership]:
+        return self._campaign(candidate, ttl)
+
+    @asynccontextmanager
+    async def _campaign(self, candidate: str, ttl: float) -> AsyncGenerator[Leadership, None]:
+        while True:
+            try:
+                await self._revoke_abandoned()
+                lease = await self._grant(ttl)
+            except Unavailable:
+                await asyncio.sleep(_RETRY)
+                continue
+            try:
+                fence = await self._win(candidate, lease)
+                if fence is not None:
+                    lease.watch_over(self._gone(fence))
+                    yield _EtcdLeadership(fence, lease)
+                    return
+            finally:
+                await lease.drop()
+                await self._revoke(lease.id)
+
+    async def _grant(self, ttl: float) -> _Lease:
+        asked = asyncio.get_running_loop().time()
+        seconds = max(1, math.ceil(ttl))
+        answer = await self._client.call(LEASE_GRANT, pb.LeaseGrantRequest(TTL=seconds))
+        return _Lease(self._client, answer.ID, float(answer.TTL or seconds), asked)
+
+    async def _win(self, candidate: str, lease: _Lease) -> Fence | None:
+        """The fence once all older candidates are gone; None if the lease was lost while waiting."""
+        turn = asyncio.ensure_future(self._queue(candidate, lease.id))
+        lost = asyncio.ensure_future(lease.lost.wait())
+        try:
+            await asyncio.wait({turn, lost}, return_when=asyncio.FIRST_COMPLETED)
+            return turn.result() if turn.done() and not lost.done() else None
+        finally:
+            for future in (turn, lost):
+                future.cancel()
+            await asyncio.gather(turn, lost, return_exceptions=True)
+
+    async def _queue(self, candidate: str, lease: int) -> Fence:
+        """Stand behind the candidates that are there and wait for each to go."""
+        key = self._keys.candidate(lease)
+        while True:
+            try:
+                created = await self._enlist(key, candidate, lease)
+                while (ahead := await self._ahead(created)) is not None:
+                    await self._until_deleted(*ahead)
+                return Fence(key.decode(), created)
+            except (Unavailable, Compacted):
+                await asyncio.sleep(_RETRY)
+
+    async def _enlist(self, key: bytes, candidate: str, lease: int) -> int:
+        """Write the candidate's key unless it is there; returns the revision of its creation."""
+        compare = pb.Compare(key=key, target=pb.Compare.CREATE, result=pb.Compare.EQUAL, create_revision=0)
+        put = pb.PutRequest(key=key, value=candidate.encode(), lease=lease)
+        request = pb.TxnRequest(
+            compare=[compare],
+            success=[pb.RequestOp(request_put=put)],
+            failure=[pb.RequestOp(request_range=pb.RangeRequest(key=key))],
+        )
+        answer = await self._client.call(TXN, request)
+        if answer.succeeded:
+            return answer.header.revision
+        return answer.responses[0].response_range.kvs[0].create_revision
+
+    async def _ahead(self, created: int) -> tuple[bytes, int] | None:
+        """The candidate just before the one created at that revision, and the revision of this answer."""
+        request = pb.RangeRequest(
+            key=self._keys.election,
+            range_end=successor(self._keys.election),
+            max_create_revision=created - 1,
+            sort_order=pb.RangeRequest.DESCEND,
+            sort_target=pb.RangeRequest.CREATE,
+            limit=1,
+            keys_only=True,
+        )
+        answer = await self._client.call(RANGE, request, repeatable=True)
+        return (answer.kvs[0].key, answer.header.revision) if answer.kvs else None
+
+    async def _until_deleted(self, key: bytes, revision: int) -> None:
+        async with aclosing(self._client.watch(key, b"", revision + 1)) as revisions:
+            async for _, events in revisions:
+                if any(event.type == pb.Event.DELETE for event in events):
+                    return
+
+    async def _gone(self, fence: Fence) -> None:
+        """Returns when the election key was removed, by whomever."""
+        with contextlib.suppress(Compacted):
+            await self._until_deleted(fence.key.encode(), fence.create_revision)
+
+    async def _revoke(self, lease: int) -> None:
+        """Give the lease back at once; if that fails, remember it for the next campaign."""
+        self._abandoned.add(lease)
+        revoking = asyncio.ensure_future(self._revoke_abandoned(timeout=1.0))
+        try:
+            with contextlib.suppress(Unavailable):
+                await asyncio.shield(revoking)
+        except asyncio.CancelledError:
+            await asyncio.gather(revoking, return_exceptions=True)
+            raise
+
+    async def _revoke_abandoned(self, timeout: float | None = None) -> None:
+        for lease in sorted(self._abandoned):
+            request = pb.LeaseRevokeRequest(ID=lease)
+            with contextlib.suppress(NotFound):
+                await self._client.call(LEASE_REVOKE, request, repeatable=True, timeout=timeout)
+            self._abandoned.discard(lease)
+
+    async def leader(self) -> str | None:
+        request = pb.RangeRequest(
+            key=self._keys.election,
+            range_end=successor(self._keys.election),
+            sort_order=pb.RangeRequest.ASCEND,
+            sort_target=pb.RangeRequest.CREATE,
+            limit=1,
+        )
+        answer = await self._client.call(RANGE, request, repeatable=True)
+        return answer.kvs[0].value.decode() if answer.kvs else None
+
+    async def leaders(self) -> AsyncGenerator[str | None, None]:
+        """The leader now and at each change. Waits while the store cannot be reached."""
+        seen: list[str | None] = []
+        prefix = self._keys.election
+        while True:
+            try:
+                request = pb.RangeRequest(key=prefix, range_end=successor(prefix))
+                answer = await self._client.call(RANGE, request, repeatable=True)
+                candidates = {kv.key: (kv.create_revision, kv.value.decode()) for kv in answer.kvs}
+                async for leader in self._leaders_from(candidates, answer.header.revision + 1):
+                    if seen != [leader]:
+                        seen = [leader]
+                        yield leader
+            except Compacted:
+                continue
+            except Unavailable:
+                if self._client.closed:
+                    raise
+                await asyncio.sleep(_RETRY)
+
+    async def _leaders_from(
+        self, candidates: dict[bytes, tuple[int, str]], start: int
+    ) -> AsyncGenerator[str | None, None]:
+        prefix = self._keys.election
+        yield min(candidates.values())[1] if candidates else None
+        async with aclosing(self._client.watch(prefix, successor(prefix), start)) as revisions:
+            async for _, events in revisions:
+                for event in events:
+                    if event.type == pb.Event.DELETE:
+                        candidates.pop(event.kv.key, None)
+                    else:
+                        candidates[event.kv.key] = (event.kv.create_revision, event.kv.value.decode())
+                yield min(candidates.values())[1] if candidates else None
+
+
+def _transaction(
+    keys: Keys, changes: Sequence[Change], steps: Sequence[NameStep], fence: Fence | None
+) -> pb.TxnRequest:
+    """All compares, then the writes; when a compare fails, what is there instead, in the compares' order."""
+    request = pb.TxnRequest()
+    if fence is not None:
+        _compare_create(request, fence.key.encode(), fence.create_revision)
+    for change in changes:
+        key = keys.object(*key_of(change))
+        request.compare.add(
+            key=key,
+            target=pb.Compare.MOD,
+            result=pb.Compare.EQUAL,
+            mod_revision=change.obj.meta.version,
+        )
+        request.failure.add().request_range.CopyFrom(pb.RangeRequest(key=key, keys_only=True))
+        _write(request, key, encode(change.obj) if isinstance(change, Put) else None)
+    for step in steps:
+        key = keys.name(step.kind, step.name)
+        if step.before:
+            request.compare.add(
+                key=key, target=pb.Compare.VALUE, result=pb.Compare.EQUAL, value=step.before.encode()
+            )
+            request.failure.add().request_range.CopyFrom(pb.RangeRequest(key=key))
+        else:
+            _compare_create(request, key, 0)
+        if step.before != step.after:
+            _write(request, key, step.after.encode() if step.after else None)
+    check_operations(max(len(request.compare), len(request.success)))
+    check_bytes(request.ByteSize())
+    return request
+
+
+def _compare_create(request: pb.TxnRequest, key: bytes, revision: int) -> None:
+    request.compare.add(key=key, target=pb.Compare.CREATE, result=pb.Compare.EQUAL, create_revision=revision)
+    request.failure.add().request_range.CopyFrom(pb.RangeRequest(key=key))
+
+
+def _write(request: pb.TxnRequest, key: bytes, value: bytes | None) -> None:
+    """Put, or with None delete."""
+    if value is None:
+        request.success.add().request_delete_range.CopyFrom(pb.DeleteRangeRequest(key=key))
+    else:
+        request.success.add().request_put.CopyFrom(pb.PutRequest(key=key, value=value))
+
+
+class _Lease:
+    """A lease that is kept alive until it is dropped. `lost` is set when that could not be done in time.
+
+    The time counts from when a renewal was *asked* for, so `lost` is set before etcd lets the lease go.
+    """
+
+    def __init__(self, client: EtcdClient, id: int, ttl: float, asked: float) -> None:
+        self.id = id
+        self.lost = asyncio.Event()
+        self._client = client
+        self._ttl = ttl
+        self._tasks: list[asyncio.Task[None]] = []
+        self.watch_over(self._keep(asked))
+
+    def watch_over(self, ending: Coroutine[None, None, None]) -> None:
+        """The lease counts as lost when `ending` returns."""
+        self._tasks.append(asyncio.get_running_loop().create_task(self._until(ending)))
+
+    async def _until(self, ending: Coroutine[None, None, None]) -> None:
+        try:
+            await ending
+        finally:
+            self.lost.set()
+
+    async def _keep(self, asked: float) -> None:
+        """Renew three times in each time to live. Returns when the lease is gone or may be."""
+        loop = asyncio.get_running_loop()
+        pause = self._ttl / 3
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(asked + self._ttl) as limit:
+                while True:
+                    await asyncio.sleep(pause)
+                    asked = loop.time()
+                    try:
+                        left = await self._client.keep_alive(self.id, timeout=self._ttl / 3)
+                    except Unavailable:
+                        pause = 0.05
+                        continue
+                    if left <= 0:
+                        return
+                    limit.reschedule(asked + self._ttl)
+                    pause = self._ttl / 3
+
+    async def drop(self) -> None:
+        """Stop renewing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _EtcdLeadership:
+    fence: Fence
+    _lease: _Lease
+
+    async def lost(self) -> None:
+        await self._lease.lost.wait()

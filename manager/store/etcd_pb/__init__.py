@@ -1,0 +1,1 @@
+"""Generated from proto/etcd/rpc.proto by proto/generate.py: do not edit."""
