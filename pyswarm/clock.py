@@ -67,11 +67,16 @@ class SeededIds:
 
 def encode_id(number: int) -> str:
     """`number` (below 2**128) in base 36, padded on the left to `ID_LENGTH` characters."""
+    return base36(number, ID_LENGTH)
+
+
+def base36(number: int, length: int) -> str:
+    """`number` (not negative) in digits of `[0-9a-z]`, padded with zeros to at least `length`."""
     digits: list[str] = []
     while number:
         number, digit = divmod(number, 36)
         digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits)).rjust(ID_LENGTH, "0")
+    return "".join(reversed(digits)).rjust(length, "0")
 
 
 def rfc3339(seconds: float) -> str:
