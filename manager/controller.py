@@ -206,6 +206,9 @@ class Controller:
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
 
+    def unobserve(self, observer: Observer) -> None:
+        self._observers.remove(observer)
+
     async def submit(self, mutation: Mutation[T]) -> T:
         """Run `mutation` in the next round; returns its result once the round is committed, or raises
         what the mutation or the commit raised. A mutation may run again when its round failed."""
@@ -318,7 +321,7 @@ class Controller:
         self._tell(revision, [changed for row in staged if (changed := _final(row, final))])
 
     def _tell(self, revision: int, changes: Sequence[Changed]) -> None:
-        for observer in self._observers:
+        for observer in tuple(self._observers):
             observer(revision, changes)
 
 

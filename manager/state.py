@@ -165,9 +165,8 @@ class Tables:
             del table[id]
         else:
             table[id] = after
-        if before is not None and (name := unique_name(before)):
-            if self.names.get((kind, name)) == id:
-                del self.names[kind, name]
+        if before is not None and (name := unique_name(before)) and self.names.get((kind, name)) == id:
+            del self.names[kind, name]
         if after is not None and (name := unique_name(after)):
             self.names[kind, name] = id
         for index in (

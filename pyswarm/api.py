@@ -279,8 +279,22 @@ class ExecOutputMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeCommand:
-    """A request to one node's agent: images, volumes, disk use. `verb` names it (`image.pull`,
-    `volume.ls`, ...), `args` is its JSON."""
+    """A request to one node's agent: images, volumes, disk use. `verb` names it, `args` is its JSON object.
+
+    The verbs, their arguments (all but the first optional) and the JSON of the result:
+
+    - image.ls {all} -> [Engine API ImageSummary]; image.inspect {name} -> Engine API image;
+    - image.pull {reference, auth}, image.push {reference, auth} -> {id, digest}; image.tag {source, target};
+    - image.build {context, dockerfile, dockerfile_inline, tags, args, target, labels, no_cache, pull, network,
+      extra_hosts, secrets, ssh, cache_from, additional_contexts, platforms, shm_size} -> {id}: `context` is a
+      directory of the node, or "-" when a tar archive follows in `data`;
+    - image.rm {references, force} -> [Untagged/Deleted rows]; image.prune {all} -> {deleted, reclaimed};
+    - image.resolve {reference, auth} -> {pinned, id, digest}: `name:tag@sha256:...`;
+    - volume.ls {} -> [Engine API volumes]; volume.rm {name, force}; volume.prune {all} -> {deleted, reclaimed};
+    - system.df {} -> {images, containers, volumes, build_cache}: counts and bytes.
+
+    `auth` is base64 JSON as in X-Registry-Auth.
+    """
 
     node: str = ""
     """Node id; "" is the node of the manager that is asked."""

@@ -1,0 +1,507 @@
+"""The Control service on the leading manager: requests in, objects, events, logs and streams out.
+
+Reads answer from the leader's state, which holds every acknowledged write (the leader is the only writer and
+applies a commit before it acknowledges it), so they are linearizable as long as its fence holds; writes go
+through the controller and are acknowledged once committed to Raft.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from manager import desired, query
+from manager.controller import Controller, Transaction
+from manager.desired import Builder
+from manager.dispatcher import Dispatcher
+from manager.logbroker import Conversation, LogBroker
+from manager.logs import stream_logs
+from manager.state import Changed, View
+from pyswarm.api import (
+    AnswerInput,
+    CreateRequest,
+    Demand,
+    DeployRequest,
+    DeployResponse,
+    Empty,
+    EventMessage,
+    EventsRequest,
+    ExecInputMessage,
+    ExecOutputMessage,
+    GetRequest,
+    InfoResponse,
+    JoinTokensResponse,
+    ListRequest,
+    ListResponse,
+    LogMessage,
+    LogsRequest,
+    NodeCommand,
+    NodeReply,
+    ObjectBox,
+    RemoveRequest,
+    RemoveStackRequest,
+    RotateRequest,
+    SpecBox,
+    StatsRequest,
+    StatsResponse,
+    UpdateRequest,
+)
+from pyswarm.clock import Clock
+from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError, Unavailable
+from pyswarm.objects import (
+    Cluster,
+    Config,
+    Kind,
+    Node,
+    Object,
+    RootCA,
+    Secret,
+    Service,
+    Task,
+    TaskState,
+    kind_of,
+)
+from pyswarm.rpc import Peer
+from pyswarm.specs import ServiceSpec, TaskSpec
+
+log = logging.getLogger(__name__)
+
+EVENT_HISTORY = 2_000
+"""Commits kept for `events --since` and for clients that reconnect."""
+CREATE_KEYS = 1_000
+"""Idempotency keys remembered."""
+RESOLVE_TIMEOUT = 30.0
+"""Seconds for pinning one image to its digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the manager's process knows of itself."""
+
+    node_id: str
+    node_addr: str
+    version: str
+    raft_version: Callable[[], str]
+    managers: Callable[[], Sequence[str]]
+    """host:port of every manager's API."""
+    join_addresses: Callable[[], Sequence[str]]
+    state_dir: str
+    run_dir: str
+    tokens: Callable[[Cluster], tuple[str, str]]
+    """The worker's and the manager's token of a cluster, as people pass them to `join`."""
+    rotate: Callable[[Cluster, RotateRequest], Cluster]
+
+
+def box(obj: Object) -> ObjectBox:
+    """One object for the wire, without what nobody may read back."""
+    return ObjectBox(**{kind_of(obj): blanked(obj)})  # pyright: ignore[reportArgumentType] - keyed by kind
+
+
+def blanked(obj: Object) -> Object:
+    """Without payloads of secrets, private keys and registry credentials."""
+    match obj:
+        case Secret():
+            return replace(obj, spec=replace(obj.spec, data=b""))
+        case Cluster():
+            return replace(obj, root_ca=RootCA(cert=obj.root_ca.cert))
+        case Service():
+            previous = _without_auth(obj.previous_spec) if obj.previous_spec is not None else None
+            return replace(obj, spec=_without_auth(obj.spec), previous_spec=previous)
+        case Task():
+            return replace(obj, spec=replace(obj.spec, registry_auth="")) if obj.spec.registry_auth else obj
+        case _:
+            return obj
+
+
+def _without_auth(spec: ServiceSpec) -> ServiceSpec:
+    return replace(spec, task=replace(spec.task, registry_auth="")) if spec.task.registry_auth else spec
+
+
+class Control:
+    """The handler of the Control service."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        dispatcher: Dispatcher,
+        broker: LogBroker,
+        builder: Builder,
+        clock: Clock,
+        facts: Facts,
+    ) -> None:
+        self._controller = controller
+        self._dispatcher = dispatcher
+        self._broker = broker
+        self._builder = builder
+        self._clock = clock
+        self._facts = facts
+        self._history: deque[tuple[int, float, tuple[Changed, ...]]] = deque(maxlen=EVENT_HISTORY)
+        self._subscribers: set[asyncio.Queue[tuple[int, float, tuple[Changed, ...]]]] = set()
+        self._created: dict[str, Object] = {}
+        controller.observe(self._observe)
+
+    @property
+    def _view(self) -> View:
+        return self._controller.view
+
+    # ------------------------------------------------------------------------------ reads
+
+    async def info(self, request: Empty, peer: Peer) -> InfoResponse:
+        view = self._view
+        tasks = list(view.tasks())
+        cluster = view.cluster
+        nodes = list(view.nodes())
+        return InfoResponse(
+            cluster=replace(cluster, root_ca=RootCA(cert=cluster.root_ca.cert)) if cluster else None,
+            node_id=self._facts.node_id,
+            node_addr=self._facts.node_addr,
+            is_leader=True,
+            version=self._facts.version,
+            raft_version=self._facts.raft_version(),
+            managers=sum(node.role == "manager" for node in nodes),
+            nodes=len(nodes),
+            services=sum(1 for _ in view.services()),
+            tasks=len(tasks),
+            tasks_running=sum(task.status.state == TaskState.RUNNING for task in tasks),
+            manager_addresses=tuple(self._facts.managers()),
+            state_dir=self._facts.state_dir,
+            run_dir=self._facts.run_dir,
+        )
+
+    async def list(self, request: ListRequest, peer: Peer) -> ListResponse:
+        kind = query.kind_named(request.kind)
+        found = tuple(blanked(o) for o in query.select(self._view, kind, request.filters))
+        revision = self._controller.state.revision
+        return ListResponse(**{f"{kind}s": found, "revision": revision})  # pyright: ignore[reportArgumentType]
+
+    async def get(self, request: GetRequest, peer: Peer) -> ObjectBox:
+        kind = query.kind_named(request.kind)
+        if kind == "node" and request.ref == "self":
+            return box(query.find(self._view, kind, self._facts.node_id))
+        if kind == "cluster" and not request.ref and self._view.cluster is not None:
+            return box(self._view.cluster)
+        return box(query.find(self._view, kind, request.ref))
+
+    # ------------------------------------------------------------------------------ writes
+
+    async def create(self, request: CreateRequest, peer: Peer) -> ObjectBox:
+        key = request.idempotency_key
+        if key and key in self._created:
+            return box(self._created[key])
+        spec = request.spec
+        if spec.service is not None:
+            spec = replace(spec, service=(await self._pinned([spec.service]))[0][0])
+        created = await self._controller.submit(lambda tx: self._create(tx, spec))
+        if key:
+            self._created[key] = created
+            while len(self._created) > CREATE_KEYS:
+                self._created.pop(next(iter(self._created)))
+        return box(created)
+
+    def _create(self, tx: Transaction, spec: SpecBox) -> Object:
+        if spec.service is not None:
+            return desired.create_service(tx, spec.service)
+        if spec.network is not None:
+            return self._builder.network(tx, spec.network)
+        if spec.volume is not None:
+            return self._builder.volume(tx, spec.volume)
+        if spec.secret is not None:
+            return self._builder.secret(tx, spec.secret)
+        if spec.config is not None:
+            return self._builder.config(tx, spec.config)
+        raise Invalid("only services, networks, volumes, secrets and configs are created this way")
+
+    async def update(self, request: UpdateRequest, peer: Peer) -> ObjectBox:
+        spec = request.spec
+        if spec.service is not None and not request.rollback:
+            spec = replace(spec, service=(await self._pinned([spec.service]))[0][0])
+        request = replace(request, spec=spec)
+        return box(await self._controller.submit(lambda tx: self._update(tx, request)))
+
+    def _update(self, tx: Transaction, request: UpdateRequest) -> Object:
+        obj = query.find(tx.view, query.kind_named(request.kind), request.id)
+        if request.version and request.version != obj.meta.version:
+            raise Conflict(f"{request.kind} {query.display_name(obj)} was changed meanwhile: read it again")
+        spec = request.spec
+        match obj:
+            case Service():
+                return self._update_service(tx, obj, request)
+            case Node() if spec.node is not None:
+                return desired.update_node(tx, obj, spec.node)
+            case Cluster() if spec.cluster is not None:
+                return desired.update_cluster(tx, obj, spec.cluster)
+            case Secret() if spec.secret is not None:
+                wanted = replace(spec.secret, labels=obj.spec.labels, data=obj.spec.data)
+                same = wanted == obj.spec and spec.secret.data in (b"", self._builder.content(obj))
+                return desired.update_labels(tx, obj, spec.secret.labels, same)
+            case Config() if spec.config is not None:
+                data = spec.config.data or obj.spec.data
+                same = replace(spec.config, labels=obj.spec.labels, data=data) == obj.spec
+                return desired.update_labels(tx, obj, spec.config.labels, same)
+            case _:
+                raise Invalid(f"a {request.kind} cannot be updated")
+
+    def _update_service(self, tx: Transaction, service: Service, request: UpdateRequest) -> Service:
+        if request.rollback:
+            return desired.rollback_service(tx, service)
+        if request.spec.service is None:
+            raise Invalid("the update carries no service")
+        spec = request.spec.service
+        if not spec.task.registry_auth:
+            spec = replace(spec, task=replace(spec.task, registry_auth=service.spec.task.registry_auth))
+        return desired.update_service(tx, service, spec, force=request.force)
+
+    async def remove(self, request: RemoveRequest, peer: Peer) -> Empty:
+        kind = query.kind_named(request.kind)
+        await self._controller.submit(lambda tx: desired.remove(tx, kind, request.ref, force=request.force))
+        return Empty()
+
+    async def deploy(self, request: DeployRequest, peer: Peer) -> DeployResponse:
+        services, warnings = await self._pinned(request.services, request.resolve_image)
+        request = replace(request, services=tuple(services))
+        if request.dry_run:
+            response = await self._controller.submit(lambda tx: _tried(tx, request, self._builder))
+        else:
+            response = await self._controller.submit(lambda tx: self._builder.deploy(tx, request))
+        return replace(response, warnings=tuple(warnings), revision=self._controller.state.revision)
+
+    async def remove_stack(self, request: RemoveStackRequest, peer: Peer) -> DeployResponse:
+        return await self._controller.submit(lambda tx: desired.remove_stack(tx, request.stack))
+
+    async def join_tokens(self, request: RotateRequest, peer: Peer) -> JoinTokensResponse:
+        if request.worker_token or request.manager_token:
+            await self._controller.submit(lambda tx: self._rotate(tx, request))
+        cluster = self._view.cluster
+        if cluster is None:
+            raise NotFound("this cluster has no record of itself yet")
+        worker, manager = self._facts.tokens(cluster)
+        return JoinTokensResponse(
+            worker=worker, manager=manager, addresses=tuple(self._facts.join_addresses())
+        )
+
+    def _rotate(self, tx: Transaction, request: RotateRequest) -> None:
+        if tx.view.cluster is not None:
+            tx.put(self._facts.rotate(tx.view.cluster, request))
+
+    # ------------------------------------------------------------------------------ images
+
+    async def _pinned(
+        self, specs: Sequence[ServiceSpec], resolve: str = "always"
+    ) -> tuple[list[ServiceSpec], list[str]]:
+        """The specs with their images pinned to digests, and a warning for each that could not be."""
+        warnings: list[str] = []
+        if resolve == "never":
+            return list(specs), warnings
+        images = {(s.task.container.image, s.task.registry_auth) for s in specs if self._must_pin(s, resolve)}
+        ordered = sorted(images)
+        answers = await asyncio.gather(*(self._digest(image, auth) for image, auth in ordered))
+        pins: dict[tuple[str, str], str] = {}
+        for key, answer in zip(ordered, answers, strict=True):
+            if isinstance(answer, PyswarmError):
+                warnings.append(
+                    f"image {key[0]} could not be resolved to a digest: each node will use what it has or can pull "
+                    f"({answer})"
+                )
+            else:
+                pins[key] = answer
+        return [self._with_pin(spec, pins, resolve) for spec in specs], warnings
+
+    def _must_pin(self, spec: ServiceSpec, resolve: str) -> bool:
+        image = spec.task.container.image
+        if not image or "@" in image:
+            return False
+        return resolve != "changed" or self._former_pin(spec) is None
+
+    def _former_pin(self, spec: ServiceSpec) -> str | None:
+        """The pinned image of the running service, when the name that people wrote has not changed."""
+        service = self._view.by_name(Service, spec.name)
+        if service is None:
+            return None
+        current = service.spec.task.container.image
+        return current if current.partition("@")[0] == spec.task.container.image and "@" in current else None
+
+    def _with_pin(self, spec: ServiceSpec, pins: dict[tuple[str, str], str], resolve: str) -> ServiceSpec:
+        image = spec.task.container.image
+        pinned = pins.get((image, spec.task.registry_auth))
+        if pinned is None and "@" not in image:
+            pinned = self._former_pin(spec) if resolve == "changed" else None
+        if pinned is None:
+            return spec
+        task: TaskSpec = spec.task
+        return replace(spec, task=replace(task, container=replace(task.container, image=pinned)))
+
+    async def _digest(self, image: str, auth: str) -> str | PyswarmError:
+        """`name:tag@sha256:...` as this node's agent finds it, in its store or at the registry."""
+        command = NodeCommand(verb="image.resolve", args=json.dumps({"reference": image, "auth": auth}))
+        try:
+            async with asyncio.timeout(RESOLVE_TIMEOUT):
+                async for reply in self.command(_once(command), Peer("admin")):
+                    if reply.kind == "result":
+                        return str(json.loads(reply.text)["pinned"])
+                    if reply.kind == "error":
+                        return NotFound(reply.text)
+        except PyswarmError as error:
+            return error
+        except TimeoutError:
+            return Unavailable(f"no answer within {RESOLVE_TIMEOUT:.0f} s")
+        return Unavailable("the node's agent gave no answer")
+
+    # ------------------------------------------------------------------------------ events
+
+    def _observe(self, revision: int, changes: Sequence[Changed]) -> None:
+        entry = (revision, self._clock.now(), tuple(changes))
+        self._history.append(entry)
+        for queue in self._subscribers:
+            queue.put_nowait(entry)
+
+    async def events(self, request: EventsRequest, peer: Peer) -> AsyncIterator[EventMessage]:
+        kinds = {f.value for f in request.filters if f.key == "type"}
+        filters = tuple(f for f in request.filters if f.key != "type")
+        queue: asyncio.Queue[tuple[int, float, tuple[Changed, ...]]] = asyncio.Queue()
+        self._subscribers.add(queue)
+        try:
+            if request.after:
+                for entry in list(self._history):
+                    if entry[0] > request.after:
+                        queue.put_nowait(entry)
+            if request.snapshot:
+                for message in self._existing(kinds, filters):
+                    yield message
+            while True:
+                revision, time, changes = await queue.get()
+                for changed in changes:
+                    kind = kind_of(changed.obj)
+                    if (not kinds or kind in kinds) and query.matches(changed.obj, kind, filters, self._view):
+                        yield _event(changed, revision, time)
+        finally:
+            self._subscribers.discard(queue)
+
+    def _existing(self, kinds: set[str], filters: Sequence[Any]) -> list[EventMessage]:
+        now, revision = self._clock.now(), self._controller.state.revision
+        chosen: list[Kind] = [query.kind_named(k) for k in sorted(kinds)] or [
+            "service",
+            "task",
+            "node",
+            "network",
+            "volume",
+            "secret",
+            "config",
+        ]
+        found = [o for kind in chosen for o in query.select(self._view, kind, tuple(filters))]
+        messages = [
+            EventMessage(
+                action="exists",
+                time=now,
+                revision=revision,
+                kind=kind_of(o),
+                id=o.id,
+                name=query.display_name(o),
+                object=box(o),
+            )
+            for o in found
+        ]
+        return [*messages, EventMessage(action="synced", time=now, revision=revision)]
+
+    # ------------------------------------------------------------------------------ streams
+
+    async def logs(self, request: LogsRequest, peer: Peer) -> AsyncIterator[LogMessage]:
+        async for message in stream_logs(self._controller, self._broker, request):
+            yield message
+
+    async def exec(
+        self, messages: AsyncIterator[ExecInputMessage], peer: Peer
+    ) -> AsyncIterator[ExecOutputMessage]:
+        first = await anext(messages, None)
+        if first is None or first.start is None:
+            raise Invalid("an exec starts with a message that says what to run")
+        task = query.find(self._view, "task", first.start.task)
+        assert isinstance(task, Task)
+        if task.status.state != TaskState.RUNNING and task.status.state != TaskState.STARTING:
+            raise Conflict(f"task {task.name} is not running (it is {task.status.state.name.lower()})")
+        demand = Demand(id="", exec=replace(first.start, task=task.id))
+        async with self._broker.ask(task.node_id, demand) as conversation:
+            feed = asyncio.ensure_future(_feed_exec(conversation, messages))
+            try:
+                async for answer in conversation.answers():
+                    if answer.reply is not None:
+                        raise _replied(answer.reply)
+                    if answer.exec is not None:
+                        yield answer.exec
+                        if answer.exec.kind == "exit":
+                            return
+                raise Unavailable(f"the connection to node {task.node_id} broke off")
+            finally:
+                feed.cancel()
+
+    async def command(self, messages: AsyncIterator[NodeCommand], peer: Peer) -> AsyncIterator[NodeReply]:
+        first = await anext(messages, None)
+        if first is None or not first.verb:
+            raise Invalid("a command starts with a message that says what to do")
+        node_id = query.find(self._view, "node", first.node).id if first.node else self._facts.node_id
+        async with self._broker.ask(
+            node_id, Demand(id="", command=replace(first, node=node_id))
+        ) as conversation:
+            feed = asyncio.ensure_future(_feed_command(conversation, messages))
+            try:
+                async for answer in conversation.answers():
+                    if answer.reply is not None:
+                        yield answer.reply
+                        if answer.reply.kind in ("result", "error"):
+                            return
+                raise Unavailable(f"the connection to node {node_id} broke off")
+            finally:
+                feed.cancel()
+
+    async def stats(self, request: StatsRequest, peer: Peer) -> StatsResponse:
+        figures = self._dispatcher.stats
+        wanted = request.tasks or tuple(sorted(figures))
+        return StatsResponse(stats=tuple(figures[task] for task in wanted if task in figures))
+
+
+def _tried(tx: Transaction, request: DeployRequest, builder: Builder) -> DeployResponse:
+    """What a deploy would do; staged and taken back."""
+    try:
+        return builder.deploy(tx, request)
+    finally:
+        tx.undo()
+
+
+def _event(changed: Changed, revision: int, time: float) -> EventMessage:
+    action = "create" if changed.before is None else "remove" if changed.after is None else "update"
+    obj = changed.obj
+    return EventMessage(
+        action=action,
+        time=time,
+        revision=revision,
+        kind=kind_of(obj),
+        id=obj.id,
+        name=query.display_name(obj),
+        object=box(obj),
+    )
+
+
+async def _once(command: NodeCommand) -> AsyncIterator[NodeCommand]:
+    yield command
+
+
+async def _feed_exec(conversation: Conversation, messages: AsyncIterator[ExecInputMessage]) -> None:
+    async for message in messages:
+        await conversation.send(AnswerInput(exec=message))
+    await conversation.finish_input()
+
+
+async def _feed_command(conversation: Conversation, messages: AsyncIterator[NodeCommand]) -> None:
+    async for message in messages:
+        await conversation.send(AnswerInput(command=message))
+    await conversation.finish_input()
+
+
+def _replied(reply: NodeReply) -> PyswarmError:
+    from pyswarm import errors
+
+    return getattr(errors, reply.error_class, PyswarmError)(reply.text)

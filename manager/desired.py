@@ -1,0 +1,529 @@
+"""What users' requests mean for the desired state: specs in, objects to write out.
+
+Every function is a mutation's body: it reads the transaction's view, checks, and stages objects. Nothing here
+waits or does I/O, so a whole stack is one transaction: all of it is valid, or nothing changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from manager import query, validate
+from manager.controller import Transaction
+from manager.state import View
+from pyswarm.api import DeployAction, DeployRequest, DeployResponse
+from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError
+from pyswarm.objects import (
+    Cluster,
+    Config,
+    JobStatus,
+    Kind,
+    Network,
+    Node,
+    NodeState,
+    Object,
+    Secret,
+    Service,
+    Task,
+    TaskState,
+    UpdateStatus,
+    Volume,
+)
+from pyswarm.specs import (
+    STACK_LABEL,
+    ClusterSpec,
+    ConfigSpec,
+    FileReference,
+    NetworkAttachmentSpec,
+    NetworkSpec,
+    NodeSpec,
+    SecretSpec,
+    ServiceSpec,
+    VolumeSpec,
+)
+
+VERSION_OF_LABEL = "pyswarm.version-of"
+"""On a secret or config that holds new content for a stack: the name the Compose file gives it."""
+DEFAULT_NETWORK = "bridge"
+"""What services that name no network are on, so that they reach the outside as with docker."""
+
+FileT = TypeVar("FileT", Secret, Config)
+
+
+def is_job(spec: ServiceSpec) -> bool:
+    return spec.mode.kind.endswith("-job")
+
+
+# ---------------------------------------------------------------------------------------------- services
+
+
+def resolved(view: View, spec: ServiceSpec) -> ServiceSpec:
+    """The spec with names of networks, secrets and configs replaced by ids. Raises NotFound with every
+    name that does not exist."""
+    missing: list[str] = []
+    container = spec.task.container
+    secrets = _resolve_files(view, Secret, container.secrets, missing)
+    configs = _resolve_files(view, Config, container.configs, missing)
+    networks = _resolve_networks(view, spec, missing)
+    if missing:
+        raise NotFound(f"service {spec.name}: " + "; ".join(missing))
+    container = replace(container, secrets=secrets, configs=configs)
+    return replace(spec, task=replace(spec.task, container=container, networks=networks))
+
+
+def _resolve_files(
+    view: View, cls: type[Secret] | type[Config], files: Iterable[FileReference], missing: list[str]
+) -> tuple[FileReference, ...]:
+    out: list[FileReference] = []
+    for file in files:
+        found = view.get(cls, file.source_id) if file.source_id else None
+        found = found or view.by_name(cls, file.source_name)
+        if found is None:
+            what = cls.__name__.lower()
+            missing.append(f"{what} {file.source_name or file.source_id} not found: create it first")
+            continue
+        out.append(replace(file, source_id=found.id, source_name=found.spec.name))
+    return tuple(out)
+
+
+def _resolve_networks(view: View, spec: ServiceSpec, missing: list[str]) -> tuple[NetworkAttachmentSpec, ...]:
+    wanted = spec.task.networks
+    if not wanted and not spec.task.container.network_mode:
+        default = view.by_name(Network, DEFAULT_NETWORK)
+        return (NetworkAttachmentSpec(target=default.id),) if default is not None else ()
+    out: list[NetworkAttachmentSpec] = []
+    for attachment in wanted:
+        network = view.get(Network, attachment.target) or view.by_name(Network, attachment.target)
+        if network is None or network.pending_delete:
+            missing.append(f"network {attachment.target} not found")
+        elif network.spec.ingress:
+            missing.append(f"network {network.spec.name} is the routing mesh's own: publish a port instead")
+        elif any(a.target == network.id for a in out):
+            missing.append(f"network {network.spec.name} is named twice")
+        else:
+            out.append(replace(attachment, target=network.id))
+    return tuple(out)
+
+
+def create_service(tx: Transaction, spec: ServiceSpec) -> Service:
+    """Conflict when the name is taken."""
+    validate.service(spec)
+    _free_name(tx.view, Service, spec.name)
+    job = JobStatus(iteration=0, last_execution=tx.now) if is_job(spec) else None
+    service = Service(id=tx.view.new_id(), spec=resolved(tx.view, spec), job_status=job)
+    tx.put(service)
+    return service
+
+
+def update_service(tx: Transaction, service: Service, spec: ServiceSpec, *, force: bool = False) -> Service:
+    """The service with its new spec; unchanged when it says the same as the old one."""
+    validate.service(spec)
+    if service.pending_delete:
+        raise Conflict(f"service {service.spec.name} is being removed")
+    if spec.name != service.spec.name:
+        raise Invalid(
+            f"service {service.spec.name}: services cannot be renamed: create {spec.name} and remove it"
+        )
+    if spec.mode.kind != service.spec.mode.kind:
+        raise Invalid(
+            f"service {spec.name}: the mode cannot change from {service.spec.mode.kind} to {spec.mode.kind}: "
+            "remove the service and create it again"
+        )
+    spec = resolved(tx.view, spec)
+    if force:
+        spec = replace(spec, task=replace(spec.task, force_update=service.spec.task.force_update + 1))
+    if spec == service.spec:
+        return service
+    changed = replace(
+        service,
+        spec=spec,
+        spec_version=service.spec_version + 1,
+        previous_spec=service.spec,
+        previous_spec_version=service.spec_version,
+        update_status=None,
+        job_status=_next_run(service, tx.now),
+    )
+    tx.put(changed)
+    return changed
+
+
+def _next_run(service: Service, now: float) -> JobStatus | None:
+    """An updated job runs again: its next iteration."""
+    job = service.job_status
+    return JobStatus(iteration=job.iteration + 1, last_execution=now) if job is not None else None
+
+
+def rollback_service(tx: Transaction, service: Service) -> Service:
+    """Swap the spec with the previous one."""
+    if service.previous_spec is None:
+        raise Invalid(f"service {service.spec.name} has no previous version to go back to")
+    changed = replace(
+        service,
+        spec=service.previous_spec,
+        spec_version=service.spec_version + 1,
+        previous_spec=service.spec,
+        previous_spec_version=service.spec_version,
+        update_status=UpdateStatus(
+            state="rollback_started", started_at=tx.now, message="manually requested rollback"
+        ),
+    )
+    tx.put(changed)
+    return changed
+
+
+# ---------------------------------------------------------------------------------------------- others
+
+
+def _free_name(view: View, cls: type[Service | Network | Volume | Secret | Config], name: str) -> None:
+    taken = view.by_name(cls, name)
+    if taken is None:
+        return
+    what = cls.__name__.lower()
+    if isinstance(taken, (Service, Network)) and taken.pending_delete:
+        raise Conflict(f"{what} {name} is still being removed: try again when it is gone")
+    raise Conflict(f"{what} {name} already exists")
+
+
+CheckNetwork = Callable[[View, NetworkSpec], None]
+"""Whether the network's subnets are free (`manager.allocator.check_network`); raises if not."""
+
+
+class Builder:
+    """Creates the objects that need the manager's own parts: subnets checked, payloads sealed."""
+
+    def __init__(
+        self, check_network: CheckNetwork, seal: Callable[[bytes], bytes], unseal: Callable[[bytes], bytes]
+    ) -> None:
+        self._check_network = check_network
+        self._seal = seal
+        self._unseal = unseal
+
+    def network(self, tx: Transaction, spec: NetworkSpec) -> Network:
+        validate.network(spec)
+        _free_name(tx.view, Network, spec.name)
+        self._check_network(tx.view, spec)
+        network = Network(id=tx.view.new_id(), spec=spec)
+        tx.put(network)
+        return network
+
+    def volume(self, tx: Transaction, spec: VolumeSpec) -> Volume:
+        validate.volume(spec)
+        _free_name(tx.view, Volume, spec.name)
+        volume = Volume(id=tx.view.new_id(), spec=spec)
+        tx.put(volume)
+        return volume
+
+    def secret(self, tx: Transaction, spec: SecretSpec) -> Secret:
+        validate.secret(spec)
+        _free_name(tx.view, Secret, spec.name)
+        secret = Secret(id=tx.view.new_id(), spec=replace(spec, data=self._seal(spec.data)))
+        tx.put(secret)
+        return secret
+
+    def config(self, tx: Transaction, spec: ConfigSpec) -> Config:
+        validate.config(spec)
+        _free_name(tx.view, Config, spec.name)
+        config = Config(id=tx.view.new_id(), spec=spec)
+        tx.put(config)
+        return config
+
+    def content(self, obj: Secret | Config) -> bytes:
+        """The payload in clear."""
+        return self._unseal(obj.spec.data) if isinstance(obj, Secret) else obj.spec.data
+
+    # ------------------------------------------------------------------------------ stacks
+
+    def deploy(self, tx: Transaction, request: DeployRequest) -> DeployResponse:
+        """Bring a whole stack to the request's state. Raises with every problem, changing nothing."""
+        actions: list[DeployAction] = []
+        problems: list[str] = []
+
+        def attempt(work: Callable[[], DeployAction]) -> None:
+            try:
+                actions.append(work())
+            except PyswarmError as error:
+                problems.append(str(error))
+
+        for network in request.networks:
+            attempt(lambda spec=network: self._deploy_network(tx, spec))
+        for volume in request.volumes:
+            attempt(lambda spec=volume: self._deploy_volume(tx, spec))
+        names: dict[tuple[Kind, str], str] = {}
+        for secret in request.secrets:
+            attempt(lambda spec=secret: self._deploy_file(tx, Secret, spec, names))
+        for config in request.configs:
+            attempt(lambda spec=config: self._deploy_file(tx, Config, spec, names))
+        for service in request.services:
+            attempt(lambda spec=service: _deploy_service(tx, _renamed(spec, names)))
+        if problems:
+            raise Invalid(f"stack {request.stack}: " + "\n".join(problems))
+        if request.prune:
+            actions += self._prune(tx, request, names)
+        self._drop_old_versions(tx, request.stack)
+        return DeployResponse(actions=tuple(actions))
+
+    def _deploy_network(self, tx: Transaction, spec: NetworkSpec) -> DeployAction:
+        found = tx.view.by_name(Network, spec.name)
+        if found is not None and not found.pending_delete:
+            if found.spec != spec and replace(found.spec, labels=spec.labels) != spec:
+                raise Conflict(
+                    f"network {spec.name} exists with other settings, and a network cannot be changed: "
+                    "remove the stack's services and the network first, or give it another name"
+                )
+            return DeployAction(kind="network", name=spec.name, id=found.id, action="unchanged")
+        network = self.network(tx, spec)
+        return DeployAction(kind="network", name=spec.name, id=network.id)
+
+    def _deploy_volume(self, tx: Transaction, spec: VolumeSpec) -> DeployAction:
+        found = tx.view.by_name(Volume, spec.name)
+        if found is not None:
+            return DeployAction(kind="volume", name=spec.name, id=found.id, action="unchanged")
+        return DeployAction(kind="volume", name=spec.name, id=self.volume(tx, spec).id)
+
+    def _deploy_file(
+        self,
+        tx: Transaction,
+        cls: type[Secret] | type[Config],
+        spec: SecretSpec | ConfigSpec,
+        names: dict[tuple[Kind, str], str],
+    ) -> DeployAction:
+        """A secret or config of a stack: what exists with this content is used, new content becomes a new
+        object, since a payload never changes."""
+        kind: Kind = "secret" if cls is Secret else "config"
+        current = self._version_with(tx.view, cls, spec)
+        if current is not None:
+            names[kind, spec.name] = current.spec.name
+            return DeployAction(kind=kind, name=spec.name, id=current.id, action="unchanged")
+        name, action = spec.name, "create"
+        if tx.view.by_name(cls, spec.name) is not None:
+            name = f"{spec.name}-{hashlib.sha256(spec.data).hexdigest()[:10]}"
+            spec = replace(spec, name=name, labels={**spec.labels, VERSION_OF_LABEL: spec.name})
+            action = "update"
+        made = self.secret(tx, spec) if isinstance(spec, SecretSpec) else self.config(tx, spec)
+        names[kind, spec.labels.get(VERSION_OF_LABEL, spec.name)] = name
+        return DeployAction(kind=kind, name=name, id=made.id, action=action)
+
+    def _version_with(
+        self, view: View, cls: type[Secret] | type[Config], spec: SecretSpec | ConfigSpec
+    ) -> Secret | Config | None:
+        for candidate in _versions(view, cls, spec.name):
+            if self.content(candidate) == spec.data:
+                return candidate
+        return None
+
+    def _drop_old_versions(self, tx: Transaction, stack: str) -> None:
+        """Collect versions of secrets and configs that neither a service nor its way back needs."""
+        for cls in (Secret, Config):
+            kind: Kind = "secret" if cls is Secret else "config"
+            for obj in list(query.objects(tx.view, kind)):
+                if not isinstance(obj, (Secret, Config)) or obj.spec.labels.get(STACK_LABEL) != stack:
+                    continue
+                base = obj.spec.labels.get(VERSION_OF_LABEL, obj.spec.name)
+                newer = len(_versions(tx.view, cls, base)) > 1
+                if newer and obj.meta.version and not _referenced(tx.view, obj):
+                    tx.delete(obj)
+
+    def _prune(
+        self, tx: Transaction, request: DeployRequest, names: Mapping[tuple[Kind, str], str]
+    ) -> list[DeployAction]:
+        keep: dict[Kind, set[str]] = {
+            "service": {s.name for s in request.services},
+            "network": {n.name for n in request.networks},
+            "secret": {name for (kind, _), name in names.items() if kind == "secret"},
+            "config": {name for (kind, _), name in names.items() if kind == "config"},
+        }
+        return [
+            action
+            for kind in ("service", "network", "secret", "config")
+            for action in _remove_stack_objects(tx, request.stack, kind, keep[kind])
+        ]
+
+
+def _versions(view: View, cls: type[Secret] | type[Config], name: str) -> list[Secret | Config]:
+    """All versions of a stack's secret or config, the newest first."""
+    everything = view.secrets() if cls is Secret else view.configs()
+    found = [o for o in everything if name in (o.spec.name, o.spec.labels.get(VERSION_OF_LABEL))]
+    return sorted(found, key=lambda o: (-o.meta.created_at, o.id))
+
+
+def _referenced(view: View, obj: Secret | Config) -> bool:
+    for service in view.services():
+        for spec in (service.spec, service.previous_spec):
+            if spec is not None:
+                container = spec.task.container
+                files = container.secrets if isinstance(obj, Secret) else container.configs
+                if any(file.source_id == obj.id for file in files):
+                    return True
+    return False
+
+
+def _renamed(spec: ServiceSpec, names: Mapping[tuple[Kind, str], str]) -> ServiceSpec:
+    """With references to the versions that this deploy chose; targets keep the names people wrote."""
+
+    def rename(kind: Kind, files: Sequence[FileReference]) -> tuple[FileReference, ...]:
+        return tuple(
+            replace(
+                f,
+                source_name=names.get((kind, f.source_name), f.source_name),
+                target=f.target or f.source_name,
+            )
+            for f in files
+        )
+
+    container = spec.task.container
+    container = replace(
+        container, secrets=rename("secret", container.secrets), configs=rename("config", container.configs)
+    )
+    return replace(spec, task=replace(spec.task, container=container))
+
+
+def _deploy_service(tx: Transaction, spec: ServiceSpec) -> DeployAction:
+    found = tx.view.by_name(Service, spec.name)
+    if found is None:
+        return DeployAction(kind="service", name=spec.name, id=create_service(tx, spec).id)
+    spec = replace(spec, task=replace(spec.task, force_update=found.spec.task.force_update))
+    changed = update_service(tx, found, spec)
+    action = "unchanged" if changed is found else "update"
+    return DeployAction(kind="service", name=spec.name, id=found.id, action=action)
+
+
+def _of_stack(view: View, kind: Kind, stack: str) -> list[Object]:
+    return [o for o in query.objects(view, kind) if query.labels_of(o).get(STACK_LABEL) == stack]
+
+
+def _remove_stack_objects(tx: Transaction, stack: str, kind: Kind, keep: set[str]) -> list[DeployAction]:
+    actions: list[DeployAction] = []
+    for obj in _of_stack(tx.view, kind, stack):
+        name = query.display_name(obj)
+        if name in keep or (isinstance(obj, (Service, Network)) and obj.pending_delete):
+            continue
+        if isinstance(obj, (Service, Network)):
+            tx.put(replace(obj, pending_delete=True))
+        elif isinstance(obj, (Secret, Config)) and not _referenced_by_living(tx.view, obj):
+            tx.delete(obj)
+        else:
+            continue
+        actions.append(DeployAction(kind=kind, name=name, id=obj.id, action="remove"))
+    return actions
+
+
+def _referenced_by_living(view: View, obj: Secret | Config) -> bool:
+    services = (
+        view.services_with_secret(obj.id) if isinstance(obj, Secret) else view.services_with_config(obj.id)
+    )
+    return any(not service.pending_delete for service in services)
+
+
+def remove_stack(tx: Transaction, stack: str) -> DeployResponse:
+    """Let everything of the stack go but its volumes; NotFound when there is nothing."""
+    actions = [
+        action
+        for kind in ("service", "secret", "config", "network")
+        for action in _remove_stack_objects(tx, stack, kind, set())
+    ]
+    if not actions and not any(_of_stack(tx.view, kind, stack) for kind in ("service", "network")):
+        raise NotFound(f"nothing found in stack: {stack}")
+    return DeployResponse(actions=tuple(actions))
+
+
+# ---------------------------------------------------------------------------------------------- removal
+
+
+def remove(tx: Transaction, kind: Kind, ref: str, *, force: bool) -> None:
+    """Remove one object; Conflict says what still uses it."""
+    obj = query.find(tx.view, kind, ref)
+    match obj:
+        case Service():
+            tx.put(replace(obj, pending_delete=True))
+        case Network():
+            _remove_network(tx, obj)
+        case Node():
+            _remove_node(tx, obj, force=force)
+        case Task():
+            raise Invalid(f"task {ref}: tasks are removed by scaling or removing their service")
+        case Cluster():
+            raise Invalid("the cluster ends when its last manager leaves: `pyswarm leave --force`")
+        case Secret() | Config() | Volume():
+            _refuse_in_use(tx.view, obj)
+            tx.delete(obj)
+
+
+def _users(view: View, obj: Object) -> list[str]:
+    match obj:
+        case Network():
+            services: Iterable[Service] = view.services_on_network(obj.id)
+        case Secret():
+            services = view.services_with_secret(obj.id)
+        case Config():
+            services = view.services_with_config(obj.id)
+        case Volume():
+            services = [
+                s
+                for s in view.services()
+                if any(m.type == "volume" and m.source == obj.spec.name for m in s.spec.task.container.mounts)
+            ]
+        case _:
+            services = ()
+    return sorted(s.spec.name for s in services if not s.pending_delete)
+
+
+def _refuse_in_use(view: View, obj: Secret | Config | Volume | Network) -> None:
+    users = _users(view, obj)
+    if users:
+        what = type(obj).__name__.lower()
+        raise Conflict(f"{what} {obj.spec.name} is in use by the following service(s): {', '.join(users)}")
+
+
+def _remove_network(tx: Transaction, network: Network) -> None:
+    if network.spec.name == DEFAULT_NETWORK or network.spec.ingress:
+        raise Conflict(f"network {network.spec.name} is built in and cannot be removed")
+    _refuse_in_use(tx.view, network)
+    tx.put(replace(network, pending_delete=True))
+
+
+def _remove_node(tx: Transaction, node: Node, *, force: bool) -> None:
+    name = query.display_name(node)
+    if node.role == "manager":
+        raise Conflict(f"node {name} is a manager: demote it first (`pyswarm node demote {name}`)")
+    if node.status.state == NodeState.READY and not force:
+        raise Conflict(
+            f"node {name} is not down: let it leave (`pyswarm leave` there) or remove it with --force"
+        )
+    for task in tx.view.tasks_of_node(node.id):
+        if task.status.state < TaskState.COMPLETE:
+            status = replace(task.status, state=TaskState.ORPHANED, timestamp=tx.now, message="node removed")
+            tx.put(replace(task, status=status))
+    tx.delete(node)
+
+
+def update_node(tx: Transaction, node: Node, spec: NodeSpec) -> Node:
+    validate.node(spec)
+    if spec.name and any(n.id != node.id and n.spec.name == spec.name for n in tx.view.nodes()):
+        raise Conflict(f"node {spec.name} already exists")
+    changed = replace(node, spec=spec)
+    tx.put(changed)
+    return changed
+
+
+def update_labels(
+    tx: Transaction, obj: Secret | Config, labels: Mapping[str, str], same: bool
+) -> Secret | Config:
+    """Swarm's rule for secrets and configs; `same` says whether all but the labels is as it was."""
+    if not same:
+        what = type(obj).__name__.lower()
+        raise Invalid(
+            f"{what} {obj.spec.name}: only updates to Labels are allowed: create a new one for new content"
+        )
+    changed = replace(obj, spec=replace(obj.spec, labels=labels))
+    tx.put(changed)
+    return changed
+
+
+def update_cluster(tx: Transaction, cluster: Cluster, spec: ClusterSpec) -> Cluster:
+    validate.cluster(spec)
+    changed = replace(cluster, spec=spec)
+    tx.put(changed)
+    return changed
