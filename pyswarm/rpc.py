@@ -80,13 +80,13 @@ def identify_local(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
 
 def identify_tls(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     """Callers with a client certificate of the cluster's CA: CN is the node, OU its role, O the cluster."""
-    pems = list(context.auth_context().get("x509_pem_cert", []))
-    if not pems:
-        return Peer("anyone")
     from pyswarm.pki import peer_identity
 
-    identity = peer_identity(pems[0])
-    return Peer(cast("Role", identity.role), identity.node_id, identity.cluster_id)
+    identity = peer_identity(cast("Any", context.auth_context()))
+    if identity is None:
+        return Peer("anyone")
+    role: Role = "admin" if identity.role == "client" else identity.role
+    return Peer(role, identity.node_id, identity.cluster_id)
 
 
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Peer]

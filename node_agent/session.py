@@ -1,0 +1,241 @@
+"""The agent's side of the managers: register, beat, take assignments, report, answer demands.
+
+A session is one TaskGroup over one connection; when any part of it fails, the whole is given up and begun
+again with a manager that answers, after a back-off of 100 ms to 8 s. Containers do not notice: the worker
+keeps what it was assigned and what there is to report for as long as the managers are away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
+
+from pyswarm.api import (
+    AnswerInput,
+    AnswerMessage,
+    AssignmentsRequest,
+    Demand,
+    HeartbeatRequest,
+    ListenRequest,
+    SessionMessage,
+    SessionRequest,
+    UpdateStatusRequest,
+)
+from pyswarm.clock import Clock
+from pyswarm.errors import PyswarmError, Unavailable
+from pyswarm.objects import Assignments, ContainerStats, NodeDescription, TaskStatus, TaskStatusUpdate
+from pyswarm.rpc import TLS, Stub, channel
+
+log = logging.getLogger(__name__)
+
+BACKOFF_MIN, BACKOFF_MAX = 0.1, 8.0
+STATUS_BATCH = 0.005
+"""Seconds that a status report waits for others to travel with."""
+STATS_PERIOD = 5.0
+RPC_TIMEOUT = 5.0
+MANAGER_TIMEOUT = 5.0
+"""Seconds for the first answer of a manager before the next one is tried."""
+
+
+class Assignee(Protocol):
+    """What assignments are for: the worker."""
+
+    async def apply(self, assignments: Assignments) -> None: ...
+    def statuses(self) -> Sequence[TaskStatusUpdate]:
+        """The last status of every task that the worker holds."""
+        ...
+
+
+class Answerer(Protocol):
+    """Who serves demands: logs, exec, commands."""
+
+    def answer(self, demand: Demand, inputs: AsyncIterator[AnswerInput]) -> AsyncIterator[AnswerMessage]: ...
+
+
+class Outbox:
+    """Reports that no manager has confirmed yet: the last status of each task. Bounded by the tasks."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, TaskStatus] = {}
+        self._filled = asyncio.Event()
+
+    def put(self, update: TaskStatusUpdate) -> None:
+        self._pending[update.task_id] = update.status
+        self._filled.set()
+
+    async def batch(self) -> tuple[TaskStatusUpdate, ...]:
+        """Wait until there is something, give it a moment to gather, return it all."""
+        await self._filled.wait()
+        await asyncio.sleep(STATUS_BATCH)
+        return tuple(TaskStatusUpdate(task_id=id, status=status) for id, status in self._pending.items())
+
+    def confirm(self, batch: Sequence[TaskStatusUpdate]) -> None:
+        """A manager has committed these; what changed meanwhile stays."""
+        for update in batch:
+            if self._pending.get(update.task_id) is update.status:
+                del self._pending[update.task_id]
+        if not self._pending:
+            self._filled.clear()
+
+
+class Session:
+    """Keeps this node registered with one of the managers, for ever."""
+
+    def __init__(
+        self,
+        *,
+        worker: Assignee,
+        answerer: Answerer,
+        outbox: Outbox,
+        managers: Sequence[str],
+        tls: Callable[[], TLS],
+        describe: Callable[[], NodeDescription],
+        stats: Callable[[], Awaitable[Sequence[ContainerStats]]],
+        clock: Clock,
+        addr: str,
+        data_path_addr: str,
+        remember_managers: Callable[[Sequence[str]], None],
+    ) -> None:
+        self._worker = worker
+        self._answerer = answerer
+        self._outbox = outbox
+        self._managers = list(managers)
+        self._tls = tls
+        self._describe = describe
+        self._stats = stats
+        self._clock = clock
+        self._addr = addr
+        self._data_path_addr = data_path_addr
+        self._remember_managers = remember_managers
+        self._period = 1.0
+        self._random = random.Random()
+
+    async def run(self) -> None:
+        backoff = BACKOFF_MIN
+        while True:
+            started = self._clock.monotonic()
+            for manager in list(self._managers):
+                try:
+                    await self._connect(manager)
+                except* PyswarmError as group:
+                    log.warning("session with manager %s ended: %s", manager, _reason(group))
+            if self._clock.monotonic() - started > BACKOFF_MAX:
+                backoff = BACKOFF_MIN
+            await asyncio.sleep(backoff * self._random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, BACKOFF_MAX)
+
+    async def _connect(self, manager: str) -> None:
+        connection = channel(f"ipv4:{manager}", tls=self._tls())
+        try:
+            stub = Stub(connection, RPC_TIMEOUT)
+            request = SessionRequest(
+                description=self._describe(), addr=self._addr, data_path_addr=self._data_path_addr
+            )
+            messages = stub.stream("Dispatcher.Session", request)
+            async with asyncio.timeout(MANAGER_TIMEOUT):
+                first: SessionMessage = await anext(messages)
+            self._take(first)
+            log.info("registered with manager %s", manager)
+            await self._serve(stub, first.session_id, messages)
+        except TimeoutError:
+            raise Unavailable(f"manager {manager} did not answer in {MANAGER_TIMEOUT:.0f} s") from None
+        finally:
+            await connection.close(None)
+
+    def _take(self, message: SessionMessage) -> None:
+        self._period = message.heartbeat_period
+        if message.managers and list(message.managers) != self._managers:
+            self._managers = list(message.managers)
+            self._remember_managers(self._managers)
+
+    async def _serve(self, stub: Stub, session: str, messages: AsyncIterator[SessionMessage]) -> None:
+        for update in self._worker.statuses():
+            self._outbox.put(update)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_session(messages))
+            group.create_task(self._beat(stub, session))
+            group.create_task(self._assignments(stub, session))
+            group.create_task(self._report(stub, session))
+            group.create_task(self._report_stats(stub, session))
+            group.create_task(self._listen(stub, session))
+
+    async def _watch_session(self, messages: AsyncIterator[SessionMessage]) -> None:
+        async for message in messages:
+            self._take(message)
+        raise Unavailable("the manager ended the session")
+
+    async def _beat(self, stub: Stub, session: str) -> None:
+        while True:
+            await asyncio.sleep(self._period * self._random.uniform(0.9, 1.0))
+            response = await stub.unary("Dispatcher.Heartbeat", HeartbeatRequest(session_id=session))
+            self._period = response.period
+
+    async def _assignments(self, stub: Stub, session: str) -> None:
+        expected = 0
+        stream: AsyncIterator[Assignments] = stub.stream(
+            "Dispatcher.WatchAssignments", AssignmentsRequest(session_id=session)
+        )
+        async for message in stream:
+            if message.sequence != expected:
+                raise Unavailable(f"assignments {expected} to {message.sequence - 1} were lost")
+            expected += 1
+            await self._worker.apply(message)
+        raise Unavailable("the manager ended the assignments")
+
+    async def _report(self, stub: Stub, session: str) -> None:
+        while True:
+            batch = await self._outbox.batch()
+            await stub.unary(
+                "Dispatcher.UpdateStatus", UpdateStatusRequest(session_id=session, updates=batch)
+            )
+            self._outbox.confirm(batch)
+
+    async def _report_stats(self, stub: Stub, session: str) -> None:
+        while True:
+            await asyncio.sleep(STATS_PERIOD)
+            stats = tuple(await self._stats())
+            if stats:
+                await stub.unary(
+                    "Dispatcher.UpdateStatus", UpdateStatusRequest(session_id=session, stats=stats)
+                )
+
+    async def _listen(self, stub: Stub, session: str) -> None:
+        demands: AsyncIterator[Demand] = stub.stream("Dispatcher.Listen", ListenRequest(session_id=session))
+        async with asyncio.TaskGroup() as group:
+            async for demand in demands:
+                group.create_task(self._answer(stub, demand))
+            raise Unavailable("the manager ended the demands")
+
+    async def _answer(self, stub: Stub, demand: Demand) -> None:
+        """Serve one demand; its failure is its asker's alone."""
+        inputs: asyncio.Queue[AnswerInput | None] = asyncio.Queue(64)
+
+        async def answers() -> AsyncIterator[AnswerMessage]:
+            yield AnswerMessage(demand_id=demand.id)
+            async for message in self._answerer.answer(demand, _drain(inputs)):
+                yield message
+
+        try:
+            async for message in stub.duplex("Dispatcher.Answer", answers()):
+                await inputs.put(message)
+        except PyswarmError as error:
+            log.info("demand %s ended: %s", demand.id, error)
+        finally:
+            inputs.put_nowait(None) if not inputs.full() else None
+
+
+async def _drain(queue: asyncio.Queue[AnswerInput | None]) -> AsyncIterator[AnswerInput]:
+    while (message := await queue.get()) is not None:
+        yield message
+
+
+def _reason(group: BaseExceptionGroup[PyswarmError]) -> str:
+    """The first error's text: the others follow from it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _reason(error)
+        return str(error)
+    return str(group)

@@ -1,0 +1,141 @@
+"""What `init` and `join` leave on a node, and its daemons start from: addresses, ports, identity, paths.
+
+<state>/node.json        this file's NodeConfig
+<state>/certs/           ca.pem, node.pem, node.key: the node's identity (0600)
+<state>/etcd/            the manager's Raft log and data
+<state>/manager/         the key that seals secrets at rest (0600), the first manager's bootstrap record
+<state>/agent/           tasks, volumes and images of the node agent
+<state>/log/             logs of the daemons
+<run>/                   a tmpfs of pyswarm's own: sockets, pid files, bundles, secrets in use
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyswarm.errors import Fatal, NotFound
+
+STATE_DIR = Path("/var/lib/pyswarm")
+RUN_DIR = Path("/run/pyswarm")
+SOCKET_GROUP = "pyswarm"
+"""Members of this group may use the local socket."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """TCP ports of a manager."""
+
+    join: int = 2377
+    """Joining: TLS without a client certificate, tokens only."""
+    api: int = 2378
+    """Everything else, over mutual TLS: agents, other managers, contexts."""
+    etcd_client: int = 2379
+    etcd_peer: int = 2380
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """One node's settings. Written once; the cluster's own settings live in the store."""
+
+    node_id: str
+    cluster_id: str
+    role: str = "worker"
+    advertise_addr: str = "127.0.0.1"
+    """IP address under which others reach this node."""
+    data_path_addr: str = "127.0.0.1"
+    """IP address of the VXLAN traffic."""
+    data_path_port: int = 4789
+    listen_addr: str = "0.0.0.0"
+    ports: Ports = field(default_factory=Ports)
+    managers: tuple[str, ...] = ()
+    """host:port of the managers' API, as last heard."""
+    state_dir: str = str(STATE_DIR)
+    run_dir: str = str(RUN_DIR)
+    cgroup_parent: str = "/pyswarm"
+    link_prefix: str = "ps"
+    """Start of the names of links and tables, so that several agents share a machine."""
+    runtime: str = "runc"
+    insecure_registries: tuple[str, ...] = ()
+    engine_labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    generic_resources: tuple[str, ...] = ()
+    """`kind=value` each."""
+    log_format: str = "text"
+    service_manager: str = "supervisor"
+    """Who restarts the daemons: `systemd` or `supervisor`."""
+
+    @property
+    def state(self) -> Path:
+        return Path(self.state_dir)
+
+    @property
+    def run(self) -> Path:
+        return Path(self.run_dir)
+
+    @property
+    def socket(self) -> Path:
+        """The local manager's socket for the command line."""
+        return self.run / "pyswarm.sock"
+
+    @property
+    def certs(self) -> Path:
+        return self.state / "certs"
+
+    def cert(self, name: str) -> bytes:
+        """`ca.pem`, `node.pem` or `node.key`."""
+        try:
+            return (self.certs / name).read_bytes()
+        except OSError as error:
+            raise Fatal(
+                f"cannot read the node's identity {self.certs / name}: {error.strerror}: restore it from a backup, "
+                "or let the node leave with `pyswarm leave --force` and join again"
+            ) from None
+
+
+def directories(environ: Mapping[str, str] = os.environ) -> tuple[Path, Path]:
+    """The state and run directory in force: PYSWARM_STATE_DIR, PYSWARM_RUN_DIR or the defaults."""
+    return Path(environ.get("PYSWARM_STATE_DIR") or STATE_DIR), Path(
+        environ.get("PYSWARM_RUN_DIR") or RUN_DIR
+    )
+
+
+def load(state: Path) -> NodeConfig:
+    """The node's settings. NotFound when the node is in no cluster, Fatal when the file is damaged."""
+    path = state / "node.json"
+    try:
+        raw = json.loads(path.read_text())
+        raw["ports"] = Ports(**raw["ports"])
+        for name in ("managers", "insecure_registries", "generic_resources"):
+            raw[name] = tuple(raw.get(name, ()))
+        known = {f.name for f in dataclasses.fields(NodeConfig)}
+        return NodeConfig(**{key: value for key, value in raw.items() if key in known})
+    except FileNotFoundError:
+        raise NotFound(
+            "this node is not part of a cluster: use `pyswarm init` to start one or `pyswarm join` to join one"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise Fatal(
+            f"{path} is damaged ({error}): restore it from a backup, or remove this node's state with "
+            "`pyswarm leave --force` and join again"
+        ) from None
+
+
+def save(config: NodeConfig) -> None:
+    """Write the settings, atomically."""
+    path = config.state / "node.json"
+    write_private(path, json.dumps(dataclasses.asdict(config), indent=1).encode() + b"\n")
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only root may read, whole or not at all, on disk before this returns."""
+    scratch = path.with_name(path.name + ".new")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    scratch.replace(path)
