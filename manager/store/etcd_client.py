@@ -8,7 +8,7 @@ not known is reported as `Unavailable` and never sent twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
@@ -79,7 +79,6 @@ MEMBER_PROMOTE = Call(
 ALARM = Call("/etcdserverpb.Maintenance/Alarm", pb.AlarmRequest, pb.AlarmResponse)
 STATUS = Call("/etcdserverpb.Maintenance/Status", pb.StatusRequest, pb.StatusResponse)
 DEFRAGMENT = Call("/etcdserverpb.Maintenance/Defragment", pb.DefragmentRequest, pb.DefragmentResponse)
-SNAPSHOT = Call("/etcdserverpb.Maintenance/Snapshot", pb.SnapshotRequest, pb.SnapshotResponse)
 MOVE_LEADER = Call("/etcdserverpb.Maintenance/MoveLeader", pb.MoveLeaderRequest, pb.MoveLeaderResponse)
 
 # Refusals that a member gives before it proposes anything: certain not to have been carried out.
@@ -320,23 +319,6 @@ class EtcdClient:
                 endpoint.failed()
             await asyncio.sleep(delay)
             delay = min(max(0.05, delay * 2), 1.0)
-
-    async def snapshot(self, timeout: float = 300.0) -> AsyncIterator[bytes]:
-        """The bytes of a member's database as of now, ending with their SHA-256 (32 bytes)."""
-        endpoint = await self._pick(self.timeout)
-        method = endpoint.channel.unary_stream(
-            SNAPSHOT.path,
-            request_serializer=pb.SnapshotRequest.SerializeToString,
-            response_deserializer=pb.SnapshotResponse.FromString,
-        )
-        call = method(pb.SnapshotRequest(), timeout=timeout)
-        try:
-            async for part in call:
-                yield part.blob
-        except grpc.aio.AioRpcError as error:
-            raise translate(error, endpoint.address) from None
-        finally:
-            call.cancel()
 
 
 async def _first_connected(endpoints: Sequence[_Endpoint], timeout: float) -> _Endpoint | None:
