@@ -311,7 +311,7 @@ class Conmon:
         """See RuntimePort."""
         tasks = self._paths.run / "tasks"
         with suppress(FileNotFoundError):
-            return sorted(entry.name for entry in tasks.iterdir() if (entry / "bundle").is_dir())
+            return tuple(sorted(entry.name for entry in tasks.iterdir() if (entry / "bundle").is_dir()))
         return ()
 
     def _watch_exits(self) -> None:
