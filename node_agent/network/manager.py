@@ -1,0 +1,479 @@
+"""The node's end of the overlay networks: `NetworkPort` over the fabric, the packet rules and the resolvers.
+
+What must survive the agent is kept by the kernel (namespaces, links, rules) and, where the kernel cannot tell
+it, in one small file per task (`records/`): a node-local address and host-mode ports in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from node_agent.network import dns, fabric, namespaces, plan
+from node_agent.ports import BindMount, Paths
+from pyswarm.errors import Conflict, Invalid
+from pyswarm.objects import IngressPort, NetworkTable, Task
+from pyswarm.specs import ContainerSpec, PortConfig
+
+_log = logging.getLogger(__name__)
+
+_SOCKET_KINDS = {
+    "tcp": (socket.SOCK_STREAM, 0),
+    "udp": (socket.SOCK_DGRAM, 0),
+    "sctp": (socket.SOCK_STREAM, 132),
+}
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is known of one attached task besides its attachments."""
+
+    local_address: str = ""
+    ports: tuple[PortConfig, ...] = ()
+    address: str = ""
+    """That the ports lead to."""
+
+
+class NetworkManager:
+    """Networks, VIPs, names and published ports of one agent; implements `NetworkPort`.
+
+    `prefix` (letters and digits) names what the agent owns in the host's namespace: one link and one nftables
+    table. All else is in namespaces of its own under `paths.run`.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        node_id: str,
+        data_path_addr: str,
+        data_path_port: int = 4789,
+        prefix: str = "ps",
+        resolv_conf: Path = Path("/etc/resolv.conf"),
+    ) -> None:
+        self._paths = paths
+        self._directory = paths.run / "network"
+        self._records_directory = self._directory / "records"
+        self._resolv_path = resolv_conf
+        self._fabric = fabric.Fabric(
+            self._directory, node_id=node_id, addr=data_path_addr, port=data_path_port, prefix=prefix
+        )
+        self._zones: dict[str, plan.Zone] = {}
+        self._dns = dns.DnsServer(self._zones, self._host_nameservers)
+        self._tables: dict[str, NetworkTable] = {}
+        self._plans: dict[str, plan.NetworkPlan] = {}
+        self._ingress: tuple[IngressPort, ...] = ()
+        self._ports = plan.PortPlan()
+        self._tasks: Mapping[str, Task] = {}
+        self._records: dict[str, _Record] = {}
+        self._held: dict[tuple[str, str, int], socket.socket] = {}
+        """Sockets bound to published ports, so that no other program takes them: by address, protocol, port."""
+        self._resolv: tuple[int, plan.ResolvConf] = (0, plan.ResolvConf())
+        self._changing = asyncio.Lock()
+        self._adopted = False
+
+    # --------------------------------------------------------------------------------------- life cycle
+
+    async def start(self) -> None:
+        """Take over a former agent's fabric, or make it. What running tasks use goes on unchanged until the
+        first `apply`, which brings everything up to date and removes what belongs to no task."""
+        await asyncio.to_thread(self._open)
+        self._plans[""] = plan.local_plan(self._fabric.node)
+
+    def _open(self) -> None:
+        for directory in (self._paths.run / "netns", self._directory, self._records_directory):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._fabric.open()
+        for path in sorted(self._records_directory.glob("*.json")):
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                self._records[path.stem] = _load_record(path.read_text())
+
+    async def stop(self, *, remove: bool) -> None:
+        """Stop serving names; with `remove`, also drop every namespace, link and rule of ours."""
+        await self._dns.close()
+        async with self._changing:
+            self._release_ports(frozenset())
+            if remove:
+                for task_id in await self.known():
+                    self._forget(task_id)
+                await asyncio.to_thread(self._remove)
+            else:
+                await asyncio.to_thread(self._fabric.close)
+            self._adopted = False
+
+    def _remove(self) -> None:
+        for task_id in self._known():
+            namespaces.drop(self._paths.netns(task_id))
+        for path in sorted(self._records_directory.glob("*")):
+            path.unlink()
+        self._records_directory.rmdir()
+        self._fabric.remove()
+        with contextlib.suppress(OSError):
+            (self._paths.run / "netns").rmdir()
+
+    async def known(self) -> Sequence[str]:
+        """Task ids that have a namespace here, sorted."""
+        return await asyncio.to_thread(self._known)
+
+    def _known(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(path.name for path in (self._paths.run / "netns").iterdir())
+        return []
+
+    # ------------------------------------------------------------------------------------------- tables
+
+    async def apply(
+        self, networks: Mapping[str, NetworkTable], ingress: Sequence[IngressPort], tasks: Mapping[str, Task]
+    ) -> None:
+        """Make the kernel and the resolvers agree with these complete tables; only differences are touched.
+
+        The first call after `start` also goes on serving the tasks that a former agent attached, and drops the
+        namespaces of tasks that are not in `tasks`.
+        """
+        async with self._changing:
+            self._tasks = tasks
+            self._take_tables(networks, tuple(ingress))
+            if not self._adopted:
+                await self._adopt(tasks)
+            self._plan_ports()
+            await self._change()
+
+    def _take_tables(self, networks: Mapping[str, NetworkTable], ingress: tuple[IngressPort, ...]) -> None:
+        """Plan anew what differs. A network that a task here is still attached to outlives its table."""
+        in_use = {network for client in self._dns.clients() for network in client.networks}
+        ingress_changed = ingress != self._ingress
+        self._ingress = ingress
+        for network_id in sorted(self._tables):
+            if network_id not in networks and network_id not in in_use:
+                del self._tables[network_id], self._plans[network_id], self._zones[network_id]
+        for network_id, table in sorted(networks.items()):
+            known = self._tables.get(network_id)
+            same = known is table or known == table
+            if same and not (ingress_changed and table.network.spec.ingress):
+                continue
+            self._plans[network_id] = plan.plan_network(table, self._fabric.node, ingress)
+            self._zones[network_id] = plan.zone(table)
+            self._tables[network_id] = table
+
+    def _plan_ports(self) -> None:
+        """Ports as planned from the ingress table and this node's host-mode ports; unchanged if equal."""
+        published = [
+            plan.Published(task_id=task_id, port=port, address=record.address)
+            for task_id, record in sorted(self._records.items())
+            for port in record.ports
+        ]
+        ports = plan.plan_ports(self._ingress, published, self._fabric.node)
+        if ports != self._ports:
+            self._ports = ports
+            self._hold_ports()
+
+    async def _change(self) -> None:
+        plans = {network_id: p for network_id, p in self._plans.items() if network_id}
+        await asyncio.to_thread(self._fabric.change, plans, self._ports)
+
+    async def _adopt(self, tasks: Mapping[str, Task]) -> None:
+        """Serve names to the tasks that have a namespace already; drop the namespaces of nobody."""
+        for task_id in await self.known():
+            if self._dns.client(task_id) is not None:
+                continue
+            task = tasks.get(task_id)
+            if task is None or not namespaces.held(self._paths.netns(task_id)):
+                self._forget(task_id)
+                await asyncio.to_thread(namespaces.drop, self._paths.netns(task_id))
+                continue
+            try:
+                sockets = await asyncio.to_thread(self._fabric.adopt, self._paths.netns(task_id))
+            except OSError as exc:
+                _log.warning("task %s: its resolver cannot be served again: %s", task_id, exc)
+                continue
+            self._serve(task, sockets)
+        for task_id in sorted(self._records):
+            if task_id not in tasks:
+                self._forget(task_id)
+        self._adopted = True
+
+    async def repair(self) -> Sequence[str]:
+        """Read back what the kernel holds and correct drift (links, entries, rules); returns what was
+        corrected, for the log. To be called now and then; costs a few milliseconds."""
+        async with self._changing:
+            return await asyncio.to_thread(self._fabric.repair)
+
+    # -------------------------------------------------------------------------------------------- tasks
+
+    async def attach(self, task: Task) -> Sequence[BindMount]:
+        """The task's namespace, and the mounts of its hosts, hostname and resolv.conf."""
+        if task.spec.container.network_mode == "host":
+            return await asyncio.to_thread(self._write_files, task, plan.TaskPlan())
+        record = self._records.get(task.id) or _Record()
+        if not task.networks and task.spec.container.network_mode != "none" and not record.local_address:
+            record.local_address = plan.local_address(r.local_address for r in self._records.values())
+            self._remember(task.id, record)
+        wanted = plan.plan_task(task, self._tables, self._plans, record.local_address)
+        sockets, mounts = await asyncio.to_thread(self._attach, task, wanted)
+        self._serve(task, sockets, forwards=wanted.forwards_dns)
+        return mounts
+
+    def _attach(self, task: Task, wanted: plan.TaskPlan) -> tuple[fabric.Sockets, Sequence[BindMount]]:
+        client = self._dns.client(task.id)
+        if client is not None and client.udp is not None and client.tcp is not None:
+            sockets = fabric.Sockets(client.udp.dup(), client.tcp.dup())
+        else:
+            sockets = self._fabric.attach(task.id, self._paths.netns(task.id), wanted)
+        try:
+            return sockets, self._write_files(task, wanted)
+        except BaseException:
+            sockets.close()
+            raise
+
+    def _serve(self, task: Task, sockets: fabric.Sockets, *, forwards: bool | None = None) -> None:
+        if forwards is None:
+            forwards = self._forwards(task)
+        upstream = task.spec.container.dns_nameservers or (dns.HOST,)
+        self._dns.serve(
+            dns.Client(
+                task_id=task.id,
+                networks=tuple(attachment.network_id for attachment in task.networks),
+                upstream=tuple(upstream) if forwards else (),
+                udp=sockets.udp,
+                tcp=sockets.tcp,
+            )
+        )
+
+    def _forwards(self, task: Task) -> bool:
+        known = [self._tables[a.network_id] for a in task.networks if a.network_id in self._tables]
+        return not task.networks or any(not table.network.spec.internal for table in known)
+
+    async def detach(self, task_id: str) -> None:
+        """Drop the namespace; the kernel takes its links away with it. Its ports are closed."""
+        self._dns.drop(task_id)
+        record = self._records.get(task_id)
+        self._forget(task_id)
+        if record is not None and record.ports:
+            async with self._changing:
+                self._plan_ports()
+                await self._change()
+        await asyncio.to_thread(self._drop, task_id)
+
+    def _drop(self, task_id: str) -> None:
+        namespaces.drop(self._paths.netns(task_id))
+        for name in ("hosts", "hostname", "resolv.conf"):
+            (self._paths.task_run(task_id) / name).unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------------------------------- files
+
+    def _write_files(self, task: Task, wanted: plan.TaskPlan) -> Sequence[BindMount]:
+        spec = task.spec.container
+        host = self._host_resolv()
+        if spec.network_mode == "host":
+            hosts = _host_hosts(spec)
+            resolv = plan.host_resolv_file(spec, host)
+            name = spec.hostname or socket.gethostname()
+        else:
+            hosts = plan.hosts_file(task, wanted)
+            name = plan.hostname(task)
+            bare = spec.network_mode == "none"
+            resolv = plan.host_resolv_file(spec, host) if bare else plan.resolv_file(spec, host)
+        directory = self._paths.task_run(task.id)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files = {"hosts": hosts, "hostname": name + "\n", "resolv.conf": resolv}
+        for file_name, text in files.items():
+            _write(directory / file_name, text)
+        return [
+            BindMount(
+                source=str(directory / file_name),
+                target=f"/etc/{file_name}",
+                options=("rbind", "rprivate", "rw"),
+            )
+            for file_name in files
+        ]
+
+    def _host_resolv(self) -> plan.ResolvConf:
+        """The host's resolv.conf, read again when it was changed."""
+        try:
+            stamp = self._resolv_path.stat().st_mtime_ns
+            if stamp != self._resolv[0]:
+                self._resolv = (stamp, plan.parse_resolv(self._resolv_path.read_text(errors="replace")))
+        except OSError:
+            self._resolv = (0, plan.ResolvConf())
+        return self._resolv[1]
+
+    def _host_nameservers(self) -> Sequence[str]:
+        return self._host_resolv().nameservers
+
+    # ------------------------------------------------------------------------------------ published ports
+
+    async def publish(self, task: Task) -> Sequence[PortConfig]:
+        """Open the task's host-mode ports; returns them with the ports in use. Conflict when one is taken."""
+        wanted = [port for port in task.endpoint.ports if port.publish_mode == "host"]
+        if not wanted or task.spec.container.network_mode in ("host", "none"):
+            return tuple(wanted)
+        async with self._changing:
+            record = self._records.get(task.id) or _Record()
+            if not record.ports:
+                record.address = plan.published_address(task, self._tables, record.local_address)
+                record.ports = self._reserve(task.id, wanted)
+                self._remember(task.id, record)
+            self._plan_ports()
+            await self._change()
+            return record.ports
+
+    def _reserve(self, task_id: str, wanted: Sequence[PortConfig]) -> tuple[PortConfig, ...]:
+        """Bind all ports, or none."""
+        bound: list[PortConfig] = []
+        try:
+            for port in wanted:
+                if holder := self._holder(task_id, port):
+                    raise Conflict(f"port {_port_text(port)} of this node is in use by {holder}; {_WAY_OUT}")
+                try:
+                    item = _bind(port)
+                except OSError as exc:
+                    raise Conflict(
+                        f"port {_port_text(port)} cannot be opened on this node: {exc.strerror}; {_WAY_OUT}"
+                    ) from exc
+                port = replace(port, published_port=item.getsockname()[1])
+                self._held[_hold_key(port)] = item
+                bound.append(port)
+        except BaseException:
+            for port in bound:
+                self._held.pop(_hold_key(port)).close()
+            raise
+        return tuple(bound)
+
+    def _holder(self, task_id: str, port: PortConfig) -> str:
+        """Who has the port by way of us: "" for nobody."""
+        if not port.published_port:
+            return ""
+        for other_id, record in sorted(self._records.items()):
+            if other_id != task_id and any(_overlap(port, other) for other in record.ports):
+                other_task = self._tasks.get(other_id)
+                name = other_task.service_name if other_task else ""
+                return f"task {other_id}" + (f" of service {name}" if name else "")
+        for entry in self._ingress:
+            if _overlap(port, entry.port):
+                return f"service {entry.service_id}, which publishes it in ingress mode"
+        return ""
+
+    def _hold_ports(self) -> None:
+        """Keep every published port bound, so that no other program gets a port it would never hear on."""
+        wanted = [entry.port for entry in self._ingress if entry.port.published_port]
+        wanted += [port for record in self._records.values() for port in record.ports]
+        keys = {_hold_key(port): port for port in wanted}
+        self._release_ports(frozenset(keys))
+        for key, port in sorted(keys.items()):
+            if key not in self._held:
+                try:
+                    self._held[key] = _bind(port)
+                except OSError as exc:
+                    _log.warning(
+                        "port %s is published, and another program on this node has it too: %s",
+                        _port_text(port),
+                        exc.strerror,
+                    )
+
+    def _release_ports(self, keep: frozenset[tuple[str, str, int]]) -> None:
+        for key in sorted(self._held):
+            if key not in keep:
+                self._held.pop(key).close()
+
+    # ------------------------------------------------------------------------------------------ records
+
+    def _remember(self, task_id: str, record: _Record) -> None:
+        self._records[task_id] = record
+        text = json.dumps(
+            {
+                "local_address": record.local_address,
+                "address": record.address,
+                "ports": [
+                    [p.target_port, p.published_port, p.protocol, p.name, p.host_ip, p.app_protocol]
+                    for p in record.ports
+                ],
+            }
+        )
+        path = self._records_directory / f"{task_id}.json"
+        _write(path.with_suffix(".new"), text)
+        path.with_suffix(".new").replace(path)
+
+    def _forget(self, task_id: str) -> None:
+        if self._records.pop(task_id, None) is not None:
+            (self._records_directory / f"{task_id}.json").unlink(missing_ok=True)
+
+
+_WAY_OUT = "choose another port, publish it in ingress mode, or limit the service to one task per node"
+
+
+def _load_record(text: str) -> _Record:
+    data = json.loads(text)
+    return _Record(
+        local_address=str(data["local_address"]),
+        address=str(data["address"]),
+        ports=tuple(
+            PortConfig(
+                target_port=target,
+                published_port=published,
+                protocol=protocol,
+                publish_mode="host",
+                name=name,
+                host_ip=host_ip,
+                app_protocol=app_protocol,
+            )
+            for target, published, protocol, name, host_ip, app_protocol in data["ports"]
+        ),
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that every user of a container may read, whatever the umask."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(descriptor, 0o644)
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _host_hosts(spec: ContainerSpec) -> str:
+    """The host's own /etc/hosts and the spec's extra hosts."""
+    own = (
+        Path("/etc/hosts").read_text(errors="replace")
+        if Path("/etc/hosts").exists()
+        else "127.0.0.1\tlocalhost\n"
+    )
+    return own.rstrip("\n") + "\n" + "".join(f"{line}\n" for line in plan.extra_hosts(spec, plan.TaskPlan()))
+
+
+def _bind(port: PortConfig) -> socket.socket:
+    """A socket bound to the port on the host (not listening): proof that it is free, and a claim on it."""
+    if port.host_ip and not plan.is_v4(port.host_ip) and plan.bound_host(port.host_ip):
+        raise Invalid(f"port {_port_text(port)}: only IPv4 addresses of the node can be published on")
+    kind, protocol = _SOCKET_KINDS[port.protocol]
+    item = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, protocol)
+    try:
+        item.bind((plan.bound_host(port.host_ip), port.published_port))
+    except BaseException:
+        item.close()
+        raise
+    return item
+
+
+def _hold_key(port: PortConfig) -> tuple[str, str, int]:
+    return plan.bound_host(port.host_ip), port.protocol, port.published_port
+
+
+def _overlap(one: PortConfig, other: PortConfig) -> bool:
+    """Whether both cannot be open on one node: same protocol and port, and addresses that meet."""
+    hosts = {plan.bound_host(one.host_ip), plan.bound_host(other.host_ip)}
+    return (one.protocol, one.published_port) == (other.protocol, other.published_port) and (
+        len(hosts) == 1 or "" in hosts
+    )
+
+
+def _port_text(port: PortConfig) -> str:
+    host = f"{port.host_ip}:" if port.host_ip else ""
+    return f"{host}{port.published_port}/{port.protocol}"
