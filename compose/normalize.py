@@ -1,0 +1,131 @@
+"""What a project means without saying it: default network, names, builds, implied dependencies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from compose.errors import Position
+from compose.short import lift
+from compose.tree import Node, mapping, sequence
+
+_NAMESPACES = ("network_mode", "ipc", "pid", "uts", "cgroup")
+_IMPLIED = {"condition": "service_started", "restart": True, "required": True}
+_IMPLIED_VOLUMES = {"condition": "service_started", "required": True}
+
+
+def project_name(text: str) -> str:
+    """`text` as a project's name: small letters, digits, dashes and underscores, from a letter or digit."""
+    return re.sub(r"[^a-z0-9_-]", "", text.lower()).lstrip("_-")
+
+
+def normalize(root: Node, name: str, environment: Mapping[str, str]) -> Node:
+    """The project with everything spelled out that Compose takes for granted."""
+    value = dict(mapping(root))
+    services = value.get("services")
+    if services is not None and isinstance(services.value, dict):
+        done = {key: _service(node, environment) for key, node in services.value.items()}
+        value["services"] = services.replaced(done)
+    networks = value.get("networks") or Node({}, root.pos)
+    if "default" not in mapping(networks):
+        networks = networks.replaced({**mapping(networks), "default": Node(None, root.pos)})
+    value["networks"] = networks
+    for kind in ("networks", "volumes", "secrets", "configs"):
+        if kind in value:
+            value[kind] = _named(value[kind], name, kind)
+    value["name"] = Node(name, value["name"].pos if "name" in value else root.pos)
+    return root.replaced(value)
+
+
+def _named(node: Node, project: str, kind: str) -> Node:
+    """Each entry with its real name: what it says, its key when external, else `project_key`."""
+    entries: dict[str, Node] = {}
+    for key, child in mapping(node).items():
+        fields = dict(mapping(child))
+        if "name" not in fields or not fields["name"].value:
+            external = fields.get("external")
+            outside = external is not None and external.value is True
+            fields["name"] = Node(key if outside else f"{project}_{key}", child.pos)
+        if kind == "networks" and "ipam" not in fields:
+            fields["ipam"] = Node({}, child.pos)
+        entries[key] = Node(fields, child.pos, child.keys, "", child.via)
+    return node.replaced(entries)
+
+
+def _service(node: Node, environment: Mapping[str, str]) -> Node:
+    if not isinstance(node.value, dict):
+        return node
+    value = dict(node.value)
+    mode = value.get("network_mode")
+    if not mapping(value.get("networks")) and (mode is None or not mode.value) and "provider" not in value:
+        value["networks"] = lift({"default": None}, node)
+    policy = value.get("pull_policy")
+    if policy is not None and policy.value == "if_not_present":
+        value["pull_policy"] = policy.replaced("missing")
+    if "build" in value:
+        value["build"] = _build(value["build"], environment)
+    if "environment" in value:
+        value["environment"] = _resolved(value["environment"], environment.get)
+    depends = _dependencies(value)
+    if depends is not None:
+        value["depends_on"] = depends
+    if "deploy" in value and value["deploy"].value is None:
+        del value["deploy"]
+    elif "deploy" in value:
+        deploy = value["deploy"]
+        missing = {key: Node({}, deploy.pos) for key in ("resources", "placement") if deploy.get(key) is None}
+        value["deploy"] = deploy.replaced({**mapping(deploy), **missing})
+    return node.replaced(value)
+
+
+def _resolved(node: Node, lookup: Callable[[str], str | None]) -> Node:
+    """Names without a value take the environment's, if it has one."""
+    entries: dict[str, Node] = {}
+    for name, child in mapping(node).items():
+        found = lookup(name) if child.value is None else None
+        entries[name] = child if found is None else child.replaced(found)
+    return node.replaced(entries)
+
+
+def _build(node: Node, environment: Mapping[str, str]) -> Node:
+    value = dict(mapping(node))
+    if "context" not in value:
+        value["context"] = Node(".", node.pos)
+    if "dockerfile" not in value and "dockerfile_inline" not in value:
+        value["dockerfile"] = Node("Dockerfile", node.pos)
+    if "args" in value:
+        resolved = _resolved(value["args"], environment.get)
+        known = {name: child for name, child in mapping(resolved).items() if child.value is not None}
+        value["args"] = resolved.replaced(known)
+    return node.replaced(value)
+
+
+def implied_dependencies(service: Mapping[str, Node]) -> dict[str, tuple[bool, Position]]:
+    """Services that links, shared namespaces and `volumes_from` make a service wait for, each with
+    whether it restarts along."""
+    found: dict[str, tuple[bool, Position]] = {}
+    for link in sequence(service.get("links")):
+        found.setdefault(link.text().split(":")[0], (True, link.pos))
+    for key in _NAMESPACES:
+        node = service.get(key)
+        if node is not None and node.text().startswith("service:"):
+            found.setdefault(node.text().removeprefix("service:"), (True, node.pos))
+    for source in sequence(service.get("volumes_from")):
+        if not source.text().startswith("container:"):
+            found.setdefault(source.text().split(":")[0], (False, source.pos))
+    return {name: what for name, what in found.items() if name}
+
+
+def _dependencies(service: Mapping[str, Node]) -> Node | None:
+    implied = implied_dependencies(service)
+    if not implied:
+        return None
+    said = service.get("depends_on")
+    entries = dict(mapping(said))
+    keys = dict(said.keys or {}) if said is not None else {}
+    for name, (restart, position) in implied.items():
+        if name not in entries:
+            entries[name] = lift(_IMPLIED if restart else _IMPLIED_VOLUMES, Node(None, position))
+            keys[name] = position
+    position = said.pos if said is not None else next(iter(implied.values()))[1]
+    return Node(entries, position, keys)
