@@ -11,9 +11,8 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from manager import desired, query
 from manager.controller import Controller, Transaction
@@ -33,6 +32,7 @@ from pyswarm.api import (
     EventsRequest,
     ExecInputMessage,
     ExecOutputMessage,
+    Filter,
     GetRequest,
     InfoResponse,
     JoinTokensResponse,
@@ -67,7 +67,7 @@ from pyswarm.objects import (
     kind_of,
 )
 from pyswarm.rpc import Peer
-from pyswarm.specs import ServiceSpec, TaskSpec
+from pyswarm.specs import ServiceSpec
 
 log = logging.getLogger(__name__)
 
@@ -145,14 +145,15 @@ class Control:
         self._created: dict[str, Object] = {}
         controller.observe(self._observe)
 
-    @property
-    def _view(self) -> View:
-        return self._controller.view
+    async def _find(self, kind: Kind, ref: str) -> Object:
+        return await self._controller.read(lambda view: query.find(view, kind, ref))
 
     # ------------------------------------------------------------------------------ reads
 
     async def info(self, request: Empty, peer: Peer) -> InfoResponse:
-        view = self._view
+        return await self._controller.read(self._info)
+
+    def _info(self, view: View) -> InfoResponse:
         tasks = list(view.tasks())
         cluster = view.cluster
         nodes = list(view.nodes())
@@ -175,17 +176,18 @@ class Control:
 
     async def list(self, request: ListRequest, peer: Peer) -> ListResponse:
         kind = query.kind_named(request.kind)
-        found = tuple(blanked(o) for o in query.select(self._view, kind, request.filters))
+        selected = await self._controller.read(lambda view: query.select(view, kind, request.filters))
+        found = tuple(blanked(o) for o in selected)
         revision = self._controller.state.revision
         return ListResponse(**{f"{kind}s": found, "revision": revision})  # pyright: ignore[reportArgumentType]
 
     async def get(self, request: GetRequest, peer: Peer) -> ObjectBox:
         kind = query.kind_named(request.kind)
         if kind == "node" and request.ref == "self":
-            return box(query.find(self._view, kind, self._facts.node_id))
-        if kind == "cluster" and not request.ref and self._view.cluster is not None:
-            return box(self._view.cluster)
-        return box(query.find(self._view, kind, request.ref))
+            return box(await self._find(kind, self._facts.node_id))
+        if kind == "cluster" and not request.ref:
+            return box(await self._controller.read(_cluster))
+        return box(await self._find(kind, request.ref))
 
     # ------------------------------------------------------------------------------ writes
 
@@ -276,9 +278,7 @@ class Control:
     async def join_tokens(self, request: RotateRequest, peer: Peer) -> JoinTokensResponse:
         if request.worker_token or request.manager_token:
             await self._controller.submit(lambda tx: self._rotate(tx, request))
-        cluster = self._view.cluster
-        if cluster is None:
-            raise NotFound("this cluster has no record of itself yet")
+        cluster = await self._controller.read(_cluster)
         worker, manager = self._facts.tokens(cluster)
         return JoinTokensResponse(
             worker=worker, manager=manager, addresses=tuple(self._facts.join_addresses())
@@ -297,7 +297,12 @@ class Control:
         warnings: list[str] = []
         if resolve == "never":
             return list(specs), warnings
-        images = {(s.task.container.image, s.task.registry_auth) for s in specs if self._must_pin(s, resolve)}
+        former = await self._controller.read(lambda view: {s.name: _former_pin(view, s) for s in specs})
+        images = {
+            (s.task.container.image, s.task.registry_auth)
+            for s in specs
+            if _must_pin(s, resolve, former[s.name])
+        }
         ordered = sorted(images)
         answers = await asyncio.gather(*(self._digest(image, auth) for image, auth in ordered))
         pins: dict[tuple[str, str], str] = {}
@@ -309,31 +314,8 @@ class Control:
                 )
             else:
                 pins[key] = answer
-        return [self._with_pin(spec, pins, resolve) for spec in specs], warnings
-
-    def _must_pin(self, spec: ServiceSpec, resolve: str) -> bool:
-        image = spec.task.container.image
-        if not image or "@" in image:
-            return False
-        return resolve != "changed" or self._former_pin(spec) is None
-
-    def _former_pin(self, spec: ServiceSpec) -> str | None:
-        """The pinned image of the running service, when the name that people wrote has not changed."""
-        service = self._view.by_name(Service, spec.name)
-        if service is None:
-            return None
-        current = service.spec.task.container.image
-        return current if current.partition("@")[0] == spec.task.container.image and "@" in current else None
-
-    def _with_pin(self, spec: ServiceSpec, pins: dict[tuple[str, str], str], resolve: str) -> ServiceSpec:
-        image = spec.task.container.image
-        pinned = pins.get((image, spec.task.registry_auth))
-        if pinned is None and "@" not in image:
-            pinned = self._former_pin(spec) if resolve == "changed" else None
-        if pinned is None:
-            return spec
-        task: TaskSpec = spec.task
-        return replace(spec, task=replace(task, container=replace(task.container, image=pinned)))
+        kept = former if resolve == "changed" else {}
+        return [_with_pin(spec, pins, kept.get(spec.name)) for spec in specs], warnings
 
     async def _digest(self, image: str, auth: str) -> str | PyswarmError:
         """`name:tag@sha256:...` as this node's agent finds it, in its store or at the registry."""
@@ -363,25 +345,25 @@ class Control:
         kinds = {f.value for f in request.filters if f.key == "type"}
         filters = tuple(f for f in request.filters if f.key != "type")
         queue: asyncio.Queue[tuple[int, float, tuple[Changed, ...]]] = asyncio.Queue()
-        self._subscribers.add(queue)
-        try:
+
+        def subscribe(view: View) -> list[EventMessage]:
+            self._subscribers.add(queue)
             if request.after:
-                for entry in list(self._history):
+                for entry in self._history:
                     if entry[0] > request.after:
                         queue.put_nowait(entry)
-            if request.snapshot:
-                for message in self._existing(kinds, filters):
-                    yield message
+            return self._existing(view, kinds, filters) if request.snapshot else []
+
+        try:
+            for message in await self._controller.read(subscribe):
+                yield message
             while True:
-                revision, time, changes = await queue.get()
-                for changed in changes:
-                    kind = kind_of(changed.obj)
-                    if (not kinds or kind in kinds) and query.matches(changed.obj, kind, filters, self._view):
-                        yield _event(changed, revision, time)
+                for message in await self._controller.read(_matching(await queue.get(), kinds, filters)):
+                    yield message
         finally:
             self._subscribers.discard(queue)
 
-    def _existing(self, kinds: set[str], filters: Sequence[Any]) -> list[EventMessage]:
+    def _existing(self, view: View, kinds: set[str], filters: Sequence[Filter]) -> list[EventMessage]:
         now, revision = self._clock.now(), self._controller.state.revision
         chosen: list[Kind] = [query.kind_named(k) for k in sorted(kinds)] or [
             "service",
@@ -392,7 +374,7 @@ class Control:
             "secret",
             "config",
         ]
-        found = [o for kind in chosen for o in query.select(self._view, kind, tuple(filters))]
+        found = [o for kind in chosen for o in query.select(view, kind, filters)]
         messages = [
             EventMessage(
                 action="exists",
@@ -419,7 +401,7 @@ class Control:
         first = await anext(messages, None)
         if first is None or first.start is None:
             raise Invalid("an exec starts with a message that says what to run")
-        task = query.find(self._view, "task", first.start.task)
+        task = await self._find("task", first.start.task)
         assert isinstance(task, Task)
         if task.status.state != TaskState.RUNNING and task.status.state != TaskState.STARTING:
             raise Conflict(f"task {task.name} is not running (it is {task.status.state.name.lower()})")
@@ -442,7 +424,7 @@ class Control:
         first = await anext(messages, None)
         if first is None or not first.verb:
             raise Invalid("a command starts with a message that says what to do")
-        node_id = query.find(self._view, "node", first.node).id if first.node else self._facts.node_id
+        node_id = (await self._find("node", first.node)).id if first.node else self._facts.node_id
         async with self._broker.ask(
             node_id, Demand(id="", command=replace(first, node=node_id))
         ) as conversation:
@@ -463,12 +445,61 @@ class Control:
         return StatsResponse(stats=tuple(figures[task] for task in wanted if task in figures))
 
 
+def _must_pin(spec: ServiceSpec, resolve: str, former: str | None) -> bool:
+    image = spec.task.container.image
+    if not image or "@" in image:
+        return False
+    return resolve != "changed" or former is None
+
+
+def _former_pin(view: View, spec: ServiceSpec) -> str | None:
+    """The pinned image of the running service, when the name that people wrote has not changed."""
+    service = view.by_name(Service, spec.name)
+    if service is None:
+        return None
+    current = service.spec.task.container.image
+    return current if current.partition("@")[0] == spec.task.container.image and "@" in current else None
+
+
+def _with_pin(spec: ServiceSpec, pins: Mapping[tuple[str, str], str], former: str | None) -> ServiceSpec:
+    image = spec.task.container.image
+    pinned = pins.get((image, spec.task.registry_auth)) or (former if "@" not in image else None)
+    if pinned is None:
+        return spec
+    task = spec.task
+    return replace(spec, task=replace(task, container=replace(task.container, image=pinned)))
+
+
+def _cluster(view: View) -> Cluster:
+    if view.cluster is None:
+        raise NotFound("this cluster has no record of itself yet")
+    return view.cluster
+
+
 def _tried(tx: Transaction, request: DeployRequest, builder: Builder) -> DeployResponse:
     """What a deploy would do; staged and taken back."""
     try:
         return builder.deploy(tx, request)
     finally:
         tx.undo()
+
+
+def _matching(
+    entry: tuple[int, float, tuple[Changed, ...]], kinds: set[str], filters: Sequence[Filter]
+) -> Callable[[View], list[EventMessage]]:
+    """The events of one commit that pass the filters, as a question to the view."""
+    revision, time, changes = entry
+
+    def select(view: View) -> list[EventMessage]:
+        passed = [
+            changed
+            for changed in changes
+            if (not kinds or kind_of(changed.obj) in kinds)
+            and query.matches(changed.obj, kind_of(changed.obj), filters, view)
+        ]
+        return [_event(changed, revision, time) for changed in passed]
+
+    return select
 
 
 def _event(changed: Changed, revision: int, time: float) -> EventMessage:

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -76,7 +76,8 @@ def stamped(obj: Object, now: float) -> Object:
 
 Mutation = Callable[[Transaction], T]
 Observer = Callable[[int, Sequence[Changed]], None]
-"""Told of every commit: its revision and what it changed, with final versions. Must not block."""
+"""Told of every commit, while the state shows just what is committed: the revision and what it changed, with
+final versions. Must not block."""
 
 
 @dataclass(slots=True)
@@ -195,13 +196,21 @@ class Controller:
         self._inbox: list[_Request[Any]] = []
         self._wakeup = asyncio.Event()
         self._observers: list[Observer] = []
+        self._readers: list[asyncio.Future[None]] = []
+        self._in_round = False
         self._closed = False
         self._reload_needed = True
+        self.loaded = asyncio.Event()
+        """Set once the state was read from the store for the first time."""
 
-    @property
-    def view(self) -> View:
-        """What is committed (between rounds)."""
-        return self.state.view
+    async def read(self, question: Callable[[View], T]) -> T:
+        """The answer of `question` to what is committed. While a round waits for its commit the view shows
+        more than that, so the question waits for its outcome."""
+        while self._in_round:
+            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._readers.append(settled)
+            await settled
+        return question(self.state.view)
 
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
@@ -223,14 +232,26 @@ class Controller:
         try:
             while True:
                 if self._reload_needed:
-                    await self._reload()
-                await self._round()
+                    await self._exclusively(self._reload())
+                await self._exclusively(self._round())
                 if self._planner.idle and not self._inbox:
                     await self._wait()
         finally:
             self._closed = True
             for request in self._inbox:
                 _fail(request, Unavailable("this manager does not lead any more: ask again"))
+
+    async def _exclusively(self, work: Coroutine[None, None, None]) -> None:
+        """Hold questions back while `work` has uncommitted changes on the state."""
+        self._in_round = True
+        try:
+            await work
+        finally:
+            self._in_round = False
+            readers, self._readers = self._readers, []
+            for reader in readers:
+                if not reader.done():
+                    reader.set_result(None)
 
     async def _wait(self) -> None:
         due = self._planner.timers.next()
@@ -257,6 +278,7 @@ class Controller:
         changes += [Changed(obj, None) for key, obj in known.items() if key not in new]
         if changes:
             self._tell(listing.revision, changes)
+        self.loaded.set()
 
     async def _round(self) -> None:
         now = self._clock.now()

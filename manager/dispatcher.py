@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -58,9 +58,10 @@ QUEUE = 1_000
 class Tracker(Protocol):
     """What turns commits into deltas per node (`manager.assignments`)."""
 
-    def note(self, changes: Iterable[Changed]) -> None: ...
+    def open(self, view: View, node_id: str) -> Assignments: ...
+    def close(self, node_id: str) -> None: ...
+    def changed(self, change: Changed) -> None: ...
     def collect(self, view: View) -> Mapping[str, Assignments]: ...
-    def complete(self, view: View, node_id: str) -> Assignments: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -93,18 +94,19 @@ class Dispatcher:
         broker: LogBroker,
         clock: Clock,
         ids: IdSource,
-        managers: Sequence[str] = (),
+        managers: Callable[[], Sequence[str]],
+        unseal: Callable[[bytes], bytes],
     ) -> None:
         self._controller = controller
         self._tracker = tracker
         self._broker = broker
         self._clock = clock
         self._ids = ids
-        self._managers = tuple(managers)
+        self._managers = managers
+        self._unseal = unseal
         self._sessions: dict[str, Session] = {}
         self._unheard: dict[str, float] = {}
         """Nodes believed READY that have not reported to this leader yet: monotonic deadline."""
-        self._flush: asyncio.Handle | None = None
         self.stats: dict[str, ContainerStats] = {}
         """The last figures of each running task."""
         controller.observe(self._observe)
@@ -112,7 +114,8 @@ class Dispatcher:
     # ------------------------------------------------------------------------------ sessions
 
     def _spec(self) -> ClusterSpec:
-        cluster = self._controller.view.cluster
+        """The cluster's settings; a change that is about to be committed may show already."""
+        cluster = self._controller.state.view.cluster
         return cluster.spec if cluster is not None else ClusterSpec()
 
     async def session(self, request: SessionRequest, peer: Peer) -> AsyncIterator[SessionMessage]:
@@ -136,7 +139,7 @@ class Dispatcher:
         return SessionMessage(
             session_id=session.id,
             node=node,
-            managers=self._managers,
+            managers=tuple(self._managers()),
             heartbeat_period=spec.heartbeat_period,
             data_path_port=spec.data_path_port,
         )
@@ -155,7 +158,7 @@ class Dispatcher:
 
     async def watch_heartbeats(self) -> None:
         """Declare nodes DOWN that are not heard; runs for as long as this manager leads."""
-        self._expect_all()
+        await self._controller.read(self._expect_all)
         looked = self._clock.monotonic()
         while True:
             await asyncio.sleep(TICK)
@@ -164,10 +167,10 @@ class Dispatcher:
             looked = now
             await self._declare(self._silent(now))
 
-    def _expect_all(self) -> None:
+    def _expect_all(self, view: View) -> None:
         spec = self._spec()
         deadline = self._clock.monotonic() + NEW_LEADER_GRACE * spec.heartbeat_period * spec.heartbeat_grace
-        for node in self._controller.view.nodes():
+        for node in view.nodes():
             if node.id not in self._sessions and node.status.state != NodeState.DOWN:
                 self._unheard[node.id] = deadline
 
@@ -204,19 +207,37 @@ class Dispatcher:
         session = self._session(request.session_id, peer)
         if session.deltas is not None:
             session.deltas.put_nowait(None)
-        self._deliver()
-        deltas = session.deltas = asyncio.Queue(QUEUE)
+        deltas: asyncio.Queue[Assignments | None] = asyncio.Queue(QUEUE)
+
+        def opening(view: View) -> Assignments:
+            session.deltas = deltas
+            return self._tracker.open(view, peer.node_id)
+
         sequence = 0
-        yield self._tracker.complete(self._controller.view, peer.node_id)
-        while (delta := await deltas.get()) is not None:
-            sequence += 1
-            yield replace(delta, complete=False, sequence=sequence)
+        complete = await self._controller.read(opening)
+        try:
+            yield self._opened(complete)
+            while (delta := await deltas.get()) is not None:
+                sequence += 1
+                yield replace(self._opened(delta), complete=False, sequence=sequence)
+        finally:
+            if self._sessions.get(peer.node_id) in (None, session):
+                self._tracker.close(peer.node_id)
+
+    def _opened(self, assignments: Assignments) -> Assignments:
+        """With the payloads of secrets in clear, for the node that may read them."""
+        if not assignments.secrets:
+            return assignments
+        secrets = [
+            replace(s, spec=replace(s.spec, data=self._unseal(s.spec.data))) for s in assignments.secrets
+        ]
+        return replace(assignments, secrets=tuple(secrets))
 
     def _observe(self, revision: int, changes: Sequence[Changed]) -> None:
         del revision
-        self._tracker.note(changes)
-        if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_soon(self._deliver)
+        for changed in changes:
+            self._tracker.changed(changed)
+        self._deliver()
         for changed in changes:
             if isinstance(changed.obj, Node):
                 self._node_changed(changed)
@@ -235,10 +256,7 @@ class Dispatcher:
             session.messages.put_nowait(self._session_message(session, changed.after))
 
     def _deliver(self) -> None:
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
-        for node_id, delta in self._tracker.collect(self._controller.view).items():
+        for node_id, delta in self._tracker.collect(self._controller.state.view).items():
             session = self._sessions.get(node_id)
             if session is None or session.deltas is None:
                 continue
@@ -253,14 +271,17 @@ class Dispatcher:
     async def update_status(self, request: UpdateStatusRequest, peer: Peer) -> Empty:
         """Take over a batch of reports; answered once they are committed."""
         self._session(request.session_id, peer).last_beat = self._clock.monotonic()
-        view = self._controller.view
-        for figures in request.stats:
-            task = view.get(Task, figures.task_id)
-            if task is not None and task.node_id == peer.node_id:
-                self.stats[figures.task_id] = figures
+        if request.stats:
+            await self._controller.read(lambda view: self._take_stats(view, request.stats, peer))
         if request.updates:
             await self._controller.submit(lambda tx: _report(tx, request.updates, peer))
         return Empty()
+
+    def _take_stats(self, view: View, stats: Iterable[ContainerStats], peer: Peer) -> None:
+        for figures in stats:
+            task = view.get(Task, figures.task_id)
+            if task is not None and task.node_id == peer.node_id:
+                self.stats[figures.task_id] = figures
 
     # ------------------------------------------------------------------------------ streams
 

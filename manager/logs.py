@@ -7,8 +7,9 @@ of all tasks come in order of time; with it, as they arrive.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from manager.controller import Controller
@@ -21,17 +22,24 @@ from pyswarm.objects import Service, Task, TaskState
 QUEUE = 1_000
 
 
-def stream_logs(controller: Controller, broker: LogBroker, request: LogsRequest) -> AsyncIterator[LogMessage]:
+async def stream_logs(
+    controller: Controller, broker: LogBroker, request: LogsRequest
+) -> AsyncIterator[LogMessage]:
     """The log lines that `request` asks for. Raises NotFound for a service or task that does not exist."""
-    view = controller.view
+    await controller.read(lambda view: _check(view, request))
+    source = Source(controller, broker, request)
+    async with contextlib.aclosing(source.follow() if request.follow else source.once()) as lines:
+        async for line in lines:
+            yield line
+
+
+def _check(view: View, request: LogsRequest) -> None:
     for ref in request.services:
         if view.get(Service, ref) is None:
             raise NotFound(f"no such service: {ref}")
     for ref in request.tasks:
         if view.get(Task, ref) is None:
             raise NotFound(f"no such task: {ref}")
-    source = Source(controller, broker, request)
-    return source.follow() if request.follow else source.once()
 
 
 def chosen(view: View, request: LogsRequest) -> list[Task]:
@@ -68,11 +76,10 @@ class Source:
             names = ", ".join(sorted(task.name for task in tasks))
             yield LogMessage(node_id=node_id, warning=f"no logs of {names}: {error}")
 
-    async def once(self) -> AsyncIterator[LogMessage]:
+    async def once(self) -> AsyncGenerator[LogMessage]:
         """What there is, merged by time."""
-        streams = [
-            self._of_node(node, tasks) for node, tasks in by_node(chosen(self._view, self.request)).items()
-        ]
+        tasks = await self._chosen()
+        streams = [self._of_node(node_id, its) for node_id, its in by_node(tasks).items()]
         heap: list[tuple[int, int, LogMessage]] = []
         for index, stream in enumerate(streams):
             if (message := await anext(stream, None)) is not None:
@@ -83,11 +90,10 @@ class Source:
             if (message := await anext(streams[index], None)) is not None:
                 heapq.heappush(heap, (message.nanos, index, message))
 
-    @property
-    def _view(self) -> View:
-        return self.controller.view
+    async def _chosen(self) -> list[Task]:
+        return await self.controller.read(lambda view: chosen(view, self.request))
 
-    async def follow(self) -> AsyncIterator[LogMessage]:
+    async def follow(self) -> AsyncGenerator[LogMessage]:
         """What there is and what comes, tasks that start later too."""
         lines: asyncio.Queue[LogMessage] = asyncio.Queue(QUEUE)
         changed = asyncio.Event()
@@ -117,7 +123,7 @@ class Source:
         while True:
             await changed.wait()
             changed.clear()
-            new = [task for task in chosen(self._view, self.request) if task.id not in seen]
+            new = [task for task in await self._chosen() if task.id not in seen]
             seen.update(task.id for task in new)
             for node_id, tasks in by_node(new).items():
                 reader = asyncio.ensure_future(self._pump(node_id, tasks, lines))

@@ -1,0 +1,212 @@
+"""Keeps a node's daemons running where no systemd does: starts them, restarts those that die.
+
+Run as `python -m pyswarm.supervisor STATE_DIR`. Imports only the standard library, since it lives as long as
+the node and should weigh nothing. Each daemon runs in a session of its own and holds a lock on
+`<run>/<name>.lock`; a supervisor that was killed is started again by the daemons (`ensure`), and a new one
+adopts daemons that are alive by their pid instead of starting them twice.
+
+SIGTERM ends the daemons (containers stay) and then the supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+BACKOFF_MIN, BACKOFF_MAX = 0.1, 10.0
+STABLE = 10.0
+"""Seconds after which a daemon counts as having run well, so that its next restart is at once."""
+STOP_TIMEOUT = 20.0
+LOG_LIMIT = 10 * 1024 * 1024
+"""Bytes of a daemon's log before it is moved to `.1`."""
+MODULES = {"manager": "manager.main", "agent": "node_agent.main"}
+
+
+@dataclass(slots=True)
+class Daemon:
+    name: str
+    state: Path
+    run: Path
+    pid: int = 0
+    pidfd: int = -1
+    started: float = 0.0
+    backoff: float = BACKOFF_MIN
+    not_before: float = 0.0
+    child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def log(self) -> Path:
+        return self.state / "log" / f"{self.name}.log"
+
+    def start(self) -> None:
+        """Adopt the daemon that holds the lock, or start one."""
+        self.started = time.monotonic()
+        adopted = holder(self.run / f"{self.name}.lock")
+        if adopted:
+            self.pid, self.child = adopted, None
+        else:
+            rotate(self.log)
+            with self.log.open("ab") as log:
+                self.child = subprocess.Popen(
+                    [sys.executable, "-m", MODULES[self.name], str(self.state)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd="/",
+                )
+            self.pid = self.child.pid
+        with contextlib.suppress(ProcessLookupError):
+            self.pidfd = os.pidfd_open(self.pid)
+
+    def ended(self) -> None:
+        """The process is gone: say when the next may start."""
+        if self.child is not None:
+            self.child.wait()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        ran = time.monotonic() - self.started
+        self.backoff = BACKOFF_MIN if ran > STABLE else min(self.backoff * 2, BACKOFF_MAX)
+        self.not_before = time.monotonic() + (0.0 if ran > STABLE else self.backoff)
+        self.pid, self.pidfd, self.child = 0, -1, None
+
+    def signal(self, number: int) -> None:
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+
+_FLOCK = struct.Struct("hhqqi4x")
+"""struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid."""
+
+
+def holder(lock: Path) -> int:
+    """The pid of the process that holds a daemon's lock; 0 when nobody does. Asks without locking, so that
+    a daemon that starts at the same moment is not disturbed. Not for a lock of the calling process: closing
+    any descriptor of the file would release it."""
+    try:
+        with lock.open("r") as file:
+            question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, question))
+            return 0 if kind == fcntl.F_UNLCK else pid
+    except FileNotFoundError:
+        return 0
+
+
+def hold(lock: Path) -> int | None:
+    """Take a daemon's lock; None when another process has it. The descriptor must stay open for as long as
+    the process lives, and no child inherits the lock."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def rotate(log: Path) -> None:
+    """Move a log that has grown too large aside."""
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > LOG_LIMIT:
+            log.replace(log.with_suffix(".log.1"))
+
+
+def ensure(state: Path, run: Path) -> None:
+    """Start the supervisor if none runs: called by the daemons, so that whoever dies, the others bring back."""
+    if holder(run / "supervisor.lock"):
+        return
+    log_dir = state / "log"
+    log_dir.mkdir(mode=0o700, exist_ok=True)
+    rotate(log_dir / "supervisor.log")
+    with (log_dir / "supervisor.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pyswarm.supervisor", str(state)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYSWARM_DETACH": "1"},
+        )
+    process.wait()
+
+
+def _detach() -> None:
+    """Leave the starter: it waits for us, so hand the work to a child and end."""
+    if os.environ.pop("PYSWARM_DETACH", "") and os.fork():
+        os._exit(0)
+
+
+def supervise(daemons: list[Daemon], stop: Iterable[int]) -> None:
+    """Until a byte comes on `stop`."""
+    stop = list(stop)
+    while True:
+        now = time.monotonic()
+        for daemon in daemons:
+            if not daemon.pid and now >= daemon.not_before:
+                daemon.start()
+        waiting = [d.not_before - now for d in daemons if not d.pid]
+        timeout = max(0.0, min(waiting)) if waiting else None
+        descriptors = {d.pidfd: d for d in daemons if d.pidfd >= 0}
+        poller = select.poll()
+        for descriptor in (*descriptors, *stop):
+            poller.register(descriptor, select.POLLIN)
+        for descriptor, _ in poller.poll(None if timeout is None else timeout * 1000 + 1):
+            if descriptor in stop:
+                return
+            descriptors[descriptor].ended()
+        for daemon in daemons:
+            if daemon.pid and daemon.pidfd < 0:
+                daemon.ended()
+
+
+def stop_all(daemons: list[Daemon]) -> None:
+    """End the daemons, the agent first, and wait for them."""
+    for daemon in sorted(daemons, key=lambda d: d.name):
+        daemon.signal(signal.SIGTERM)
+        if daemon.pidfd >= 0:
+            poller = select.poll()
+            poller.register(daemon.pidfd, select.POLLIN)
+            if not poller.poll(STOP_TIMEOUT * 1000):
+                daemon.signal(signal.SIGKILL)
+            daemon.ended()
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """Signals end the loop through the wake-up descriptor."""
+
+
+def main() -> int:
+    state = Path(sys.argv[1])
+    _detach()
+    config = json.loads((state / "node.json").read_text())
+    run = Path(config["run_dir"])
+    lock = hold(run / "supervisor.lock")
+    if lock is None:
+        return 0
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _noted)
+    names = ["manager", "agent"] if config["role"] == "manager" else ["agent"]
+    daemons = [Daemon(name, state, run) for name in names]
+    supervise(daemons, [read])
+    stop_all(daemons)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
