@@ -158,6 +158,11 @@ def ingress_target(view: View, task: Task, network_id: str) -> IngressTarget | N
     )
 
 
+def node_addresses(view: View) -> tuple[str, ...]:
+    """The VXLAN endpoints of all nodes, any of which may let in a connection."""
+    return tuple(sorted({node.data_path_addr for node in view.nodes() if node.data_path_addr}))
+
+
 def _port_order(port: IngressPort) -> tuple[str, int, str]:
     return (port.port.protocol, port.port.published_port, port.service_id)
 
@@ -251,7 +256,8 @@ class _Table:
             self._services = service_entries(view, network)
         self.stale = self._moved = False
         members = tuple(self._members[id] for id in self._order)
-        table = NetworkTable(network=network, members=members, services=self._services)
+        addresses = node_addresses(view) if network.spec.ingress else ()
+        table = NetworkTable(network=network, members=members, services=self._services, node_addrs=addresses)
         if self.value is None or not _same_table(self.value, table):
             self.value = table
         return self.value
@@ -262,6 +268,7 @@ def _same_table(one: NetworkTable, other: NetworkTable) -> bool:
     return (
         one.members == other.members
         and one.services == other.services
+        and one.node_addrs == other.node_addrs
         and one.network.spec == other.network.spec
         and one.network.pools == other.network.pools
         and one.network.vni == other.network.vni
@@ -419,7 +426,9 @@ def _difference(before: _Told, now: _Told) -> Assignments | None:
         secrets=_newer(before.needs.secrets, now.needs.secrets),
         configs=_newer(before.needs.configs, now.needs.configs),
         volumes=_newer(before.needs.volumes, now.needs.volumes),
-        networks=tuple(table for id, table in now.networks.items() if before.networks.get(id) is not table),
+        networks=tuple(
+            table for id, table in now.networks.items() if not _known_table(before.networks.get(id), table)
+        ),
         ingress=ingress if ingress != (before.ingress or ()) else None,
         removed_tasks=_gone(before.tasks, now.tasks),
         removed_secrets=_gone(before.needs.secrets, now.needs.secrets),
@@ -431,6 +440,10 @@ def _difference(before: _Told, now: _Told) -> Assignments | None:
 
 
 _NOTHING = Assignments(complete=False)
+
+
+def _known_table(known: NetworkTable | None, table: NetworkTable) -> bool:
+    return known is table or (known is not None and _same_table(known, table))
 
 
 def _newer(before: Mapping[str, _Stored], now: Mapping[str, _Stored]) -> tuple[_Stored, ...]:
@@ -493,16 +506,21 @@ class Tracker:
 
     def open(self, view: View, node_id: str) -> Assignments:
         """Follow the node from now on; returns its complete set."""
+        tables = self._tables_of(view)
+        self.close(node_id)
+        # Changes not collected yet may be in the tables or not; the node gets them again, which is harmless.
+        now = self._told[node_id] = _look(view, node_id, tables)
+        self._follow(node_id, (), now.networks)
+        return _complete(now)
+
+    def _tables_of(self, view: View) -> _Tables:
+        """The tables, made anew when the view is another one: the state was read again, and whatever
+        happened meanwhile shows when each node is looked at."""
         if self._view is not view or self._tables is None:
             self._view, self._tables = view, _Tables(view)
             self._forget_changes()
-            self._told.clear()
-            self._followers.clear()
-        self.close(node_id)
-        # Changes not collected yet may be in the tables or not; the node gets them again, which is harmless.
-        now = self._told[node_id] = _look(view, node_id, self._tables)
-        self._follow(node_id, (), now.networks)
-        return _complete(now)
+            self._all_nodes = True
+        return self._tables
 
     def close(self, node_id: str) -> None:
         """The node is not connected any more."""
@@ -575,30 +593,33 @@ class Tracker:
 
     def collect(self, view: View) -> dict[str, Assignments]:
         """The deltas of the connected nodes for all changes since the last call, by node id."""
-        if self._tables is None or self._view is not view:
-            return {node_id: self.open(view, node_id) for node_id in sorted(self._told)}
-        for node_id in self._moved_nodes:
-            for task in view.tasks_of_node(node_id):
-                self._note_member(task)
-        networks = self._update_tables(view, self._tables)
+        tables = self._tables_of(view)
+        self._note_moved_nodes(view, tables)
+        networks = self._update_tables(view, tables)
+        ingress_before = tables.ingress.value
+        self._update_ingress(view, tables)
         nodes = dict(self._nodes)
-        if self._all_nodes:
-            nodes.update(dict.fromkeys(self._told))
         if self._needed:
             nodes.update((id, None) for id, known in self._told.items() if self._uses_changed(known))
-        ingress_before = self._tables.ingress.value
-        self._update_ingress(view, self._tables)
-        if bool(ingress_before) != bool(self._tables.ingress.value):
-            nodes.update((id, None) for id, known in self._told.items() if known.ingress is not None)
+        if self._all_nodes or bool(ingress_before) != bool(tables.ingress.value):
+            nodes.update(dict.fromkeys(self._told))
         deltas = self._whole(view, nodes)
         others: dict[str, None] = {id: None for n in networks for id in self._followers.get(n, ())}
-        if ingress_before is not self._tables.ingress.value:
+        if ingress_before is not tables.ingress.value:
             others.update((id, None) for id, known in self._told.items() if known.ingress is not None)
         for node_id in sorted(others):
             if node_id not in nodes and (delta := self._tables_only(view, node_id)) is not None:
                 deltas[node_id] = delta
         self._forget_changes()
         return deltas
+
+    def _note_moved_nodes(self, view: View, tables: _Tables) -> None:
+        """The addresses of their tasks lie behind another VXLAN endpoint now."""
+        for node_id in self._moved_nodes:
+            for task in view.tasks_of_node(node_id):
+                self._note_member(task)
+        if self._moved_nodes and tables.ingress.network_id:
+            self._networks[tables.ingress.network_id] = None
 
     def _uses_changed(self, known: _Told) -> bool:
         needs = known.needs
