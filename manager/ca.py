@@ -14,7 +14,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from manager.sealer import Sealer
-from manager.store import Put, StaleWrite, Store
+from manager.store import Put, Records, StaleWrite
 from pyswarm import pki
 from pyswarm.api import Empty, IssueRequest, IssueResponse, RenewRequest, RootCAResponse
 from pyswarm.clock import Clock, base36
@@ -143,7 +143,7 @@ class CAService:
     """The gRPC service `CA` (see pyswarm.api), on any manager."""
 
     def __init__(
-        self, store: Store, authority: Authority, clock: Clock, managers: Callable[[], Sequence[str]]
+        self, store: Records, authority: Authority, clock: Clock, managers: Callable[[], Sequence[str]]
     ) -> None:
         """`managers` says where the managers' API is, for those who join."""
         self._store = store

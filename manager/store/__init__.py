@@ -88,7 +88,15 @@ class Listing:
     """All objects as of this revision; watch after it."""
 
 
-class Store(Protocol):
+class Records(Protocol):
+    """The part of a store that reads and writes single objects."""
+
+    async def list(self, kind: Kind | None = None) -> Listing: ...
+    async def get(self, kind: Kind, id: str) -> Object | None: ...
+    async def commit(self, changes: Sequence[Change], fence: Fence | None = None) -> int: ...
+
+
+class Store(Records, Protocol):
     async def list(self, kind: Kind | None = None) -> Listing:
         """Every object (of the kind), read at one revision."""
         ...

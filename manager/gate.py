@@ -1,0 +1,110 @@
+"""The local socket's door: lets in root and the socket group by peer credentials, and hands the bytes on.
+
+gRPC does not show who is at the other end of a unix socket, the kernel does (SO_PEERCRED). So people connect
+here; whoever may passes through to gRPC's own socket, which only root can reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import logging
+import os
+import socket
+import struct
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+CHUNK = 64 * 1024
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Gate:
+    """Listens on `path`, forwards to `inner`."""
+
+    def __init__(self, path: Path, inner: Path, group: str) -> None:
+        self._path = path
+        self._inner = inner
+        self._group = _gid(group)
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._accept, str(self._path))
+        os.chown(self._path, 0, self._group if self._group is not None else 0)
+        self._path.chmod(0o660)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        self._path.unlink(missing_ok=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pid, uid, gid = peer_credentials(writer.get_extra_info("socket"))
+        if not self._allowed(pid, uid, gid):
+            log.warning("refused user %d (process %d) on %s", uid, pid, self._path)
+            return
+        inner_reader, inner_writer = await asyncio.open_unix_connection(str(self._inner))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pipe(reader, inner_writer))
+                group.create_task(_pipe(inner_reader, writer))
+        except* OSError:
+            pass
+        finally:
+            inner_writer.close()
+
+    def _allowed(self, pid: int, uid: int, gid: int) -> bool:
+        if uid == 0 or (self._group is not None and gid == self._group):
+            return True
+        return self._group is not None and self._group in supplementary_groups(pid)
+
+
+def _gid(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def peer_credentials(connection: socket.socket) -> tuple[int, int, int]:
+    """pid, uid and gid of the process at the other end of a unix socket."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return pid, uid, gid
+
+
+def supplementary_groups(pid: int) -> frozenset[int]:
+    """The groups of a process besides its own; none when it is gone."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("Groups:"):
+                return frozenset(int(word) for word in line.split()[1:])
+    except OSError:
+        pass
+    return frozenset()
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(CHUNK):
+        writer.write(data)
+        await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.write_eof()

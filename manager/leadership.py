@@ -1,0 +1,119 @@
+"""What exists only on the leading manager: the controller, the dispatcher, the control service, as one scope.
+
+Winning the election makes it, losing the lead cancels it whole: nothing of it survives, since all that it
+knows is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from manager.allocator import Allocator, check_network
+from manager.assignments import Tracker
+from manager.ca import Authority, CAService
+from manager.control import Control, Facts
+from manager.controller import Controller, Transaction
+from manager.desired import Builder
+from manager.dispatcher import Dispatcher
+from manager.logbroker import LogBroker
+from manager.orchestrator import TaskUse, reconcilers
+from manager.scheduler.scheduler import Scheduler
+from manager.sealer import Sealer
+from manager.state import State, View
+from manager.store import Change, Deposed, Fence, Leadership, Listing, Put, StaleWrite, Store
+from manager.switch import Switch
+from pyswarm.clock import Clock, IdSource
+from pyswarm.objects import Kind, Object, kind_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the process lends to its times of leading."""
+
+    store: Store
+    sealer: Sealer
+    clock: Clock
+    ids: IdSource
+    facts: Facts
+    excluded_subnets: Sequence[str]
+    """Subnets of the machine that networks must not take."""
+    control: Switch
+    dispatcher: Switch
+    ca: Switch
+
+
+class ControllerStore:
+    """The part of a store that the CA needs, through the leader's controller: the only writer stays one."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    async def list(self, kind: Kind | None = None) -> Listing:
+        def read(view: View) -> Listing:
+            assert kind == "cluster"
+            found = (view.cluster,) if view.cluster is not None else ()
+            return Listing(found, self._controller.state.revision)
+
+        return await self._controller.read(read)
+
+    async def get(self, kind: Kind, id: str) -> Object | None:
+        return await self._controller.read(lambda view: view.get(kind, id))
+
+    async def commit(self, changes: Sequence[Change], fence: Fence | None = None) -> int:
+        def write(tx: Transaction) -> None:
+            for change in changes:
+                current = tx.view.get(kind_of(change.obj), change.obj.id)
+                if (current.meta.version if current is not None else 0) != change.obj.meta.version:
+                    raise StaleWrite(f"{kind_of(change.obj)} {change.obj.id} was changed meanwhile")
+                if isinstance(change, Put):
+                    tx.put(change.obj)
+                else:
+                    tx.delete(change.obj)
+
+        await self._controller.submit(write)
+        return self._controller.state.revision
+
+
+async def lead(parts: Parts, leadership: Leadership) -> None:
+    """Lead until the lead is lost; returns then, or raises what made leading impossible."""
+    use: dict[str, TaskUse] = {}
+    rooms = (*reconcilers(use), Allocator(parts.excluded_subnets), Scheduler())
+    controller = Controller(parts.store, State(parts.ids), rooms, parts.clock, leadership.fence)
+    broker = LogBroker(parts.ids)
+    dispatcher = Dispatcher(
+        controller, Tracker(), broker, parts.clock, parts.ids, parts.facts.managers, parts.sealer.open
+    )
+    builder = Builder(check_network, parts.sealer.seal, parts.sealer.open)
+    control = Control(controller, dispatcher, broker, builder, parts.clock, parts.facts)
+    authority = Authority(parts.sealer, parts.clock)
+    ca = CAService(ControllerStore(controller), authority, parts.clock, parts.facts.managers)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(controller.run())
+            await controller.loaded.wait()
+            await controller.submit(lambda tx: _announce(tx, parts.facts.node_id))
+            group.create_task(dispatcher.watch_heartbeats())
+            parts.dispatcher.leader_is_self(dispatcher)
+            parts.control.leader_is_self(control)
+            parts.ca.leader_is_self(ca)
+            log.info("this manager leads")
+            await leadership.lost()
+            raise Deposed("the lease on the lead ran out")
+    except* Deposed as group:
+        log.warning("this manager leads no more: %s", group.exceptions[0])
+    finally:
+        for switch in (parts.dispatcher, parts.control, parts.ca):
+            switch.leader_is(None)
+
+
+def _announce(tx: Transaction, node_id: str) -> None:
+    """Write down who leads, for `node ls`."""
+    for node in list(tx.view.nodes()):
+        status = node.manager_status
+        if status is not None and status.leader != (node.id == node_id):
+            tx.put(replace(node, manager_status=replace(status, leader=node.id == node_id)))
