@@ -154,14 +154,14 @@ def dependency_graph(desired: StackSpecs) -> nx.DiGraph[tuple[Kind, str]]:
 
 def _needs(service: ServiceSpec) -> list[tuple[Kind, str]]:
     container = service.task.container
-    needs: list[tuple[Kind, str]] = [("network", attachment.target) for attachment in service.task.networks]
-    needs += [
-        ("volume", mount.source) for mount in container.mounts if mount.type == "volume" and mount.source
-    ]
-    needs += [("secret", reference.source_name) for reference in container.secrets]
-    needs += [("config", reference.source_name) for reference in container.configs]
-    needs += [("service", dependency.service) for dependency in service.depends_on]
-    return needs
+    used: tuple[tuple[Kind, list[str]], ...] = (
+        ("network", [attachment.target for attachment in service.task.networks]),
+        ("volume", [mount.source for mount in container.mounts if mount.type == "volume"]),
+        ("secret", [reference.source_name for reference in container.secrets]),
+        ("config", [reference.source_name for reference in container.configs]),
+        ("service", [dependency.service for dependency in service.depends_on]),
+    )
+    return [(kind, name) for kind, names in used for name in names if name]
 
 
 def _waves(graph: nx.DiGraph[tuple[Kind, str]]) -> list[list[tuple[Kind, str]]]:
