@@ -505,7 +505,11 @@ class Conmon:
     def _remove_files(self, task_id: str) -> None:
         shutil.rmtree(self._bundle(task_id), ignore_errors=True)
         (self._exits / task_id).unlink(missing_ok=True)
-        shutil.rmtree(self._sockets / task_id, ignore_errors=True)
+        socket = self._sockets / task_id  # conmon's link to the bundle, or a directory where paths are short
+        if socket.is_symlink():
+            socket.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(socket, ignore_errors=True)
 
     def remove_parent(self) -> bool:
         """Remove the parent cgroup when no container is left in it: for an agent that leaves the machine."""

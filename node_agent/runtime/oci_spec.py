@@ -61,7 +61,6 @@ _MQUEUE = _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev")
 _SYS_RW = _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "rw")
 _CGROUP_RW = _mount("/sys/fs/cgroup", "cgroup", "cgroup", "rw", "nosuid", "noexec", "nodev")
 _HOST_SHM = _mount("/dev/shm", "bind", "/dev/shm", "rbind")
-_HOST_MQUEUE = _mount("/dev/mqueue", "bind", "/dev/mqueue", "rbind")
 
 
 def _allow(access: str, kind: str = "a", major: int | None = None, minor: int | None = None) -> Json:
@@ -474,9 +473,9 @@ def _default_mounts(context: _Context) -> list[Json]:
     spec = context.spec
     mounts = [_PROC, _DEV, _DEVPTS, _SYS_RW if spec.privileged else _SYS]
     mounts.append(_CGROUP_RW if context.security.writable_cgroups else _CGROUP)
-    if spec.ipc_mode == "host":
-        return [*mounts, _HOST_MQUEUE, _HOST_SHM]
     mounts.append(_MQUEUE)
+    if spec.ipc_mode == "host":
+        return [*mounts, _HOST_SHM]
     if spec.ipc_mode != "none":
         size = spec.shm_size or DEFAULT_SHM
         mounts.append(

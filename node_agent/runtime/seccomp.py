@@ -39,6 +39,54 @@ _GO_ARCH: Mapping[str, str] = {
 _ERRNO: Mapping[str, int] = {"EPERM": 1, "EINVAL": 22, "ENOSYS": 38}
 
 
+_ADMIN = "CAP_SYS_ADMIN"
+_ADMIN_NAMES = (
+    "clone3 fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree pivot_root setns umount "
+    "umount2 unshare"
+)
+_ADMIN_CALLS = frozenset(_ADMIN_NAMES.split())
+"""Calls that Docker's default profile allows only with CAP_SYS_ADMIN, and containers-common's, which is made
+for containers in containers, allows to all."""
+_KEYRING_CALLS = frozenset(("add_key", "keyctl", "request_key"))
+"""The kernel's keyrings are not namespaced: Docker's profile allows them to nobody."""
+_CLONE_NAMESPACES = 0x7E020000
+"""The CLONE_NEW* flags; in the first argument of clone(2), but for s390, where it is the second."""
+
+
+def as_strict_as_docker(profile: Json) -> Json:
+    """The profile with those calls taken out of its unconditional rules, under Docker's conditions."""
+    taken = _ADMIN_CALLS | _KEYRING_CALLS | {"clone"}
+    rules: list[Json] = []
+    for entry in profile.get("syscalls") or ():
+        if entry.get("action") == "SCMP_ACT_ALLOW" and not entry.get("includes"):
+            entry = {**entry, "names": [name for name in entry.get("names") or () if name not in taken]}
+        if entry.get("names"):
+            rules.append(entry)
+    admin: list[str] = sorted(_ADMIN_CALLS - {"clone3"})
+    flags: Json = {"index": 0, "value": _CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+    rules += [
+        _conditional([*admin, "clone", "clone3"], "includes"),
+        {**_conditional(admin, "excludes"), "action": "SCMP_ACT_ERRNO", "errnoRet": 1},
+        {**_conditional(["clone3"], "excludes"), "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+        {
+            **_conditional(["clone"], "excludes"),
+            "args": [flags],
+            "excludes": {"caps": [_ADMIN], "arches": ["s390", "s390x"]},
+        },
+        {
+            **_conditional(["clone"], "excludes"),
+            "args": [{**flags, "index": 1}],
+            "includes": {"arches": ["s390", "s390x"]},
+        },
+        {"names": sorted(_KEYRING_CALLS), "action": "SCMP_ACT_ERRNO", "errnoRet": 1},
+    ]
+    return {**profile, "syscalls": rules}
+
+
+def _conditional(names: Sequence[str], condition: str) -> Json:
+    return {"names": list(names), "action": "SCMP_ACT_ALLOW", condition: {"caps": [_ADMIN]}}
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What the conditions of a profile look at."""
@@ -175,10 +223,10 @@ class Profiles:
         return text
 
     def default(self) -> Json:
-        """The distribution's default profile."""
+        """The distribution's default profile, made as strict as Docker's."""
         if self._default is None:
             try:
-                self._default = self._parse(self.path.read_text())
+                self._default = as_strict_as_docker(self._parse(self.path.read_text()))
             except FileNotFoundError:
                 raise MissingProgram(
                     str(self.path), PACKAGE, "the default seccomp profile of containers"

@@ -4,137 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from node_agent.logs import Logs
-from node_agent.ports import BindMount, Exit, ImageConfig, Launch, Paths
+from node_agent.ports import BindMount, Paths
 from node_agent.runtime import cgroups
 from node_agent.runtime.oci import Conmon
 from node_agent.runtime.processes import start_time
 from pyswarm.errors import Invalid, NotFound
-from pyswarm.objects import Task
-from pyswarm.specs import ContainerSpec, ResourceRequirements, Resources, TaskSpec, Ulimit
+from pyswarm.specs import ResourceRequirements, Resources
+from tests.integration import containers
+from tests.integration.containers import DEADLINE, Make, ended, gone, printed, run, said
 
 pytestmark = pytest.mark.root
-
-BUSYBOX = Path("/bin/busybox")
-DEADLINE = 20.0
-
-
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    """A directory of ours on a tmpfs; empty of mounts and gone afterwards."""
-    import tempfile
-
-    directory = Path(tempfile.mkdtemp(prefix="psrt-", dir="/dev/shm"))
-    yield directory
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
-def rootfs(scratch: Path) -> Path:
-    """A root file system of busybox alone."""
-    if not BUSYBOX.exists():
-        pytest.fail("busybox is not installed: apt-get install busybox-static")
-    root = scratch / "rootfs"
-    for name in ("bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "root"):
-        (root / name).mkdir(parents=True)
-    (root / "tmp").chmod(0o1777)
-    shutil.copy(BUSYBOX, root / "bin/busybox")
-    applets = "sh cat echo sleep true false id env hostname mount umount unshare grep ls kill head dd stty wc touch seq ps readlink stat setsid trap test uname dnsdomainname ulimit tr printf mkdir yes df"
-    for applet in applets.split():
-        (root / "bin" / applet).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/tmp:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\napp:x:1001:\nextra:x:2000:app\n")
-    return root
-
-
-@pytest.fixture
-def paths(scratch: Path) -> Paths:
-    return Paths(state=scratch / "state", run=scratch / "run", cgroup_parent=f"/{scratch.name}")
-
-
-@pytest.fixture
-async def runtime(paths: Paths) -> AsyncIterator[Conmon]:
-    """The runtime; whatever it has left when a test ends is removed, and must then be gone."""
-    runtime = Conmon(paths)
-    yield runtime
-    for task_id in await runtime.known():
-        await runtime.delete(task_id)
-    runtime.close()
-    assert runtime.remove_parent()
-    assert not [d for d in runtime.layout.directories(paths.cgroup_parent) if Path(d).exists()]
-
-
-class Make:
-    """Makes tasks' launches on one root file system."""
-
-    def __init__(self, rootfs: Path, paths: Paths) -> None:
-        self.rootfs, self.paths, self.serial = rootfs, paths, 0
-
-    def __call__(
-        self,
-        *argv: str,
-        resources: ResourceRequirements | None = None,
-        launch: dict[str, Any] | None = None,
-        **spec: Any,
-    ) -> Launch:
-        self.serial += 1
-        container = ContainerSpec(command=argv or ("/bin/sleep", "1000"), **spec)
-        task = Task(
-            id=f"{self.serial:025d}",
-            service_name="test",
-            slot=1,
-            spec=TaskSpec(container=container, resources=resources or ResourceRequirements()),
-        )
-        base = Launch(
-            task=task,
-            image=ImageConfig(id="i", digest="d"),
-            rootfs=self.rootfs,
-            hostname="box",
-            cgroup_parent=self.paths.cgroup_parent,
-        )
-        return replace(base, **(launch or {}))
-
-
-@pytest.fixture
-def make(rootfs: Path, paths: Paths) -> Make:
-    return Make(rootfs, paths)
-
-
-async def run(runtime: Conmon, launch: Launch) -> str:
-    """Create and start; returns the task id."""
-    await runtime.create(launch)
-    await runtime.start(launch.task.id)
-    return launch.task.id
-
-
-async def ended(runtime: Conmon, task_id: str) -> Exit:
-    async with asyncio.timeout(DEADLINE):
-        return await runtime.wait(task_id)
-
-
-async def output(runtime: Conmon, paths: Paths, launch: Launch) -> str:
-    """Run to the end; what it printed."""
-    task_id = await run(runtime, launch)
-    await ended(runtime, task_id)
-    return await printed(paths, task_id)
-
-
-async def printed(paths: Paths, task_id: str) -> str:
-    data = b""
-    async for line in Logs(paths).read(
-        task_id, follow=False, tail=-1, since=0, until=0, stdout=True, stderr=True
-    ):
-        data += line.data
-    return data.decode()
+scratch, rootfs, paths = containers.scratch, containers.rootfs, containers.paths
+runtime, make = containers.runtime, containers.make
 
 
 @pytest.mark.parametrize("code", [0, 1, 42, 255])
@@ -175,17 +62,6 @@ async def test_signals_reach_init(runtime: Conmon, make: Make, name: str) -> Non
         await runtime.kill(task_id, name)
 
 
-async def said(runtime: Conmon, paths: Paths, task_id: str, word: str) -> None:
-    """Wait until the container has printed a word."""
-    async with asyncio.timeout(DEADLINE):
-        async for line in Logs(paths).read(
-            task_id, follow=True, tail=-1, since=0, until=0, stdout=True, stderr=True
-        ):
-            if word in line.data.decode():
-                return
-    pytest.fail(f"the container ended without saying {word!r}")
-
-
 async def test_out_of_memory_is_told_apart(runtime: Conmon, make: Make) -> None:
     limit = ResourceRequirements(limits=Resources(memory=16 << 20), swap=0)
     eat = 'x=$(/bin/tr "\\0" x < /dev/zero | /bin/head -c 200000000); echo "${#x}"'
@@ -205,8 +81,7 @@ async def test_killed_monitor_and_live_container(runtime: Conmon, make: Make, pa
     waiting = asyncio.ensure_future(runtime.wait(task_id))
     os.kill(monitor, signal.SIGKILL)
     async with asyncio.timeout(DEADLINE):
-        while Path(f"/proc/{monitor}").exists():
-            await asyncio.sleep(0.01)
+        await gone(monitor)
     assert await runtime.running(task_id)
     assert not waiting.done()
     await runtime.kill(task_id, "KILL")
@@ -269,8 +144,7 @@ async def test_ended_while_nobody_looked(runtime: Conmon, make: Make, paths: Pat
     runtime.close()
     (make.rootfs / "tmp/f").write_text("go\n")
     async with asyncio.timeout(DEADLINE):
-        while Path(f"/proc/{pid}").exists():
-            await asyncio.sleep(0.01)
+        await gone(pid)
     after = Conmon(paths)
     try:
         assert not await after.running(launch.task.id)
