@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from manager.store import Change, Delete, Put, StaleWrite
 from pyswarm.errors import Fatal, Invalid
 from pyswarm.objects import KINDS, Kind, kind_of, unique_name
+from pyswarm.wire import encode
 
 MAX_OPERATIONS = 10_000
 """Keys that one commit may compare or write: etcd runs with --max-txn-ops of this. An object costs one, a
@@ -41,6 +42,26 @@ def check_bytes(size: int) -> None:
         raise CommitTooLarge(
             f"a commit of {size} bytes is over the limit of {MAX_BYTES}: commit in smaller parts"
         )
+
+
+def in_parts(
+    changes: Iterable[Change], operations: int = 1000, size: int = 4 * 1024 * 1024
+) -> Iterator[list[Change]]:
+    """Changes that need not happen together, in commits of a good size: at most that many keys and about
+    that many bytes each."""
+    part: list[Change] = []
+    count = length = 0
+    for change in changes:
+        cost = 2 if unique_name(change.obj) else 1
+        weight = len(encode(change.obj)) if isinstance(change, Put) else 0
+        if part and (count + cost > operations or length + weight > size):
+            yield part
+            part, count, length = [], 0, 0
+        part.append(change)
+        count += cost
+        length += weight
+    if part:
+        yield part
 
 
 def key_of(change: Change) -> ObjectKey:
