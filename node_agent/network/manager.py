@@ -169,7 +169,8 @@ class NetworkManager:
             for task_id, record in sorted(self._records.items())
             for port in record.ports
         ]
-        ports = plan.plan_ports(self._ingress, published, self._fabric.node)
+        answers = plan.answer_addresses(self._tasks.values(), self._tables)
+        ports = plan.plan_ports(self._ingress, published, self._fabric.node, answers)
         if ports != self._ports:
             self._ports = ports
             self._hold_ports()

@@ -42,6 +42,7 @@ _RTM_NEWNEIGH, _RTM_DELNEIGH, _RTM_GETNEIGH = 28, 29, 30
 _RTM_NEWRULE, _RTM_DELRULE, _RTM_GETRULE = 32, 33, 34
 
 _IFF_UP = 1
+_NUD_REACHABLE = 0x02
 _NUD_NOARP = 0x40
 _NUD_PERMANENT = 0x80
 _NTF_SELF = 2
@@ -314,7 +315,9 @@ def neighbour(index: int, ip: str, mac: str, *, delete: bool = False) -> Message
 
 def forward(index: int, mac: str, remote: str, *, delete: bool = False) -> Message:
     """MAC address `mac` lies behind the VXLAN endpoint `remote`: told to the device and to its bridge."""
-    head = _NEIGH.pack(_AF_BRIDGE, 0, 0, index, _NUD_NOARP, _NTF_SELF | _NTF_MASTER, 0)
+    # The bridge wants NOARP for an entry that is static but not its own, the device REACHABLE or PERMANENT.
+    state = _NUD_NOARP | _NUD_REACHABLE
+    head = _NEIGH.pack(_AF_BRIDGE, 0, 0, index, state, _NTF_SELF | _NTF_MASTER, 0)
     body = head + attr(2, mac_bytes(mac)) + attr(1, _packed(remote))
     if delete:
         return Message(_RTM_DELNEIGH, 0, body, f"delete forwarding of {mac}", (2, 19))

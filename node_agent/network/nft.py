@@ -26,13 +26,16 @@ def fabric_base(fabric_address: str) -> str:
     """The fabric's table without its changing parts. Everything in it is ours, so it is written whole.
 
     Invariants: between bridges nothing is forwarded; out through the transit go only networks that are not
-    internal; in through it come only connections that a published port translated.
+    internal; in through it come only connections that a published port translated. A client outside whose
+    address lies in the very subnet of its target gets the bridge's, or it could not be answered.
     """
     return f"""
 table ip {FABRIC_TABLE} {{
   map vips {{ type ifname . ipv4_addr : verdict; }}
   map doors {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
   map peers {{ type ifname . ether_addr : mark; }}
+  map arrivals {{ type ipv4_addr : ipv4_addr; }}
+  set subnets {{ type ifname . ipv4_addr; flags interval; }}
   set own {{ type ipv4_addr . ipv4_addr; }}
   set same {{ type ifname . ifname; }}
   set egress {{ type ifname; }}
@@ -47,6 +50,7 @@ table ip {FABRIC_TABLE} {{
     type nat hook prerouting priority -100; policy accept;
     iifname . ip daddr vmap @vips
     iifname "{TRANSIT}" ip daddr . meta l4proto . th dport vmap @doors
+    iifname @ingress ct mark != 0 dnat to ip daddr map @arrivals
   }}
   chain guard {{
     type filter hook input priority 0; policy accept;
@@ -59,11 +63,13 @@ table ip {FABRIC_TABLE} {{
     ct state established,related accept
     iifname @egress oifname "{TRANSIT}" accept
     iifname "{TRANSIT}" ct status dnat accept
+    iifname @ingress ct mark != 0 ct status dnat accept
     reject with icmp type admin-prohibited
   }}
   chain hide {{
     type nat hook postrouting priority 100; policy accept;
     ct status dnat ip saddr . ip daddr @own masquerade
+    ct mark != 0 oifname . ip saddr @subnets masquerade
     oifname "{TRANSIT}" ip saddr != {fabric_address} masquerade
   }}
 }}

@@ -26,6 +26,7 @@ import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from pyswarm.errors import Invalid, Unavailable
 from pyswarm.objects import IngressPort, Member, Network, NetworkTable, ServiceEntry, Task
@@ -216,10 +217,17 @@ def plan_network(table: NetworkTable, node: Node, ingress: Sequence[IngressPort]
                 "same": {f'"{name}" . "{name}"': ""},
                 "egress": egress,
                 "ingress": {f'"{name}"': ""} if network.spec.ingress else {},
+                "subnets": {} if network.spec.ingress else _subnets(network, name),
                 "peers": {f'"{name}" . {peer.mac}': f"{peer.mark:#x}" for peer in sorted_peers(peers)},
             },
         ),
     )
+
+
+def _subnets(network: Network, bridge: str) -> dict[str, str]:
+    return {
+        f'"{bridge}" . {pool.subnet}': "" for pool in network.pools if pool.gateway and is_v4(pool.subnet)
+    }
 
 
 def sorted_peers(peers: Iterable[Peer]) -> list[Peer]:
@@ -240,7 +248,12 @@ def local_plan(node: Node) -> NetworkPlan:
         mtu=node.underlay_mtu,
         ipv6=False,
         addresses=frozenset({f"{gateway}/{LOCAL_SUBNET.prefixlen}"}),
-        rules=Ruleset(elements={"egress": {f'"{LOCAL_BRIDGE}"': ""}}),
+        rules=Ruleset(
+            elements={
+                "egress": {f'"{LOCAL_BRIDGE}"': ""},
+                "subnets": {f'"{LOCAL_BRIDGE}" . {LOCAL_SUBNET}': ""},
+            }
+        ),
     )
 
 
@@ -367,13 +380,43 @@ class PortPlan:
     """(transit address, protocol, port) -> the addresses that may answer for it."""
 
 
-def plan_ports(ingress: Sequence[IngressPort], published: Sequence[Published], node: Node) -> PortPlan:
-    """Rules for all published ports. Of two that want the same port the first in order wins: ingress before
-    host mode (the allocator and `publish` refuse such pairs before)."""
+def answer_addresses(tasks: Iterable[Task], tables: Mapping[str, NetworkTable]) -> dict[str, str]:
+    """For tasks of this node: address on the ingress network -> address that really gets the connections.
+
+    It is the one on the network that carries the default route. A UDP server on all addresses answers from
+    the address that the route to its client begins at: with any other its answers would come from a stranger.
+    """
+    found: dict[str, str] = {}
+    for task in tasks:
+        known = all(attachment.network_id in tables for attachment in task.networks)
+        way_out = _way_out(task, tables) if known else None
+        if way_out is None:
+            continue
+        own = _v4_addresses(task.networks[way_out].addresses)
+        for attachment in task.networks:
+            if own and tables[attachment.network_id].network.spec.ingress:
+                found.update(dict.fromkeys(_v4_addresses(attachment.addresses), own[0]))
+    return {address: own for address, own in found.items() if address != own}
+
+
+def _v4_addresses(cidrs: Iterable[str]) -> list[str]:
+    return [cidr.partition("/")[0] for cidr in cidrs if is_v4(cidr)]
+
+
+def plan_ports(
+    ingress: Sequence[IngressPort],
+    published: Sequence[Published],
+    node: Node,
+    answers: Mapping[str, str] = MappingProxyType({}),
+) -> PortPlan:
+    """Rules for all published ports; `answers` are the `answer_addresses` of this node's tasks. Of two that
+    want the same port the first in order wins: ingress before host mode (the allocator and `publish` refuse
+    such pairs before)."""
     wanted: dict[tuple[str, str, int], tuple[tuple[str, ...], int]] = {}
     for entry in sorted(ingress, key=lambda entry: (entry.service_id, entry.port.target_port)):
         if entry.port.published_port and _serves(entry.port.host_ip):
-            addresses = tuple(sorted({t.address for t in entry.targets if is_v4(t.address)}))
+            found = {answers.get(t.address, t.address) for t in entry.targets if is_v4(t.address)}
+            addresses = tuple(sorted(found))
             wanted.setdefault(_key(entry.port), (addresses, entry.port.target_port))
     for item in sorted(published, key=lambda item: (item.task_id, item.port.target_port)):
         if _serves(item.port.host_ip):
@@ -398,7 +441,7 @@ def plan_ports(ingress: Sequence[IngressPort], published: Sequence[Published], n
             doors[f"{door} . {protocol} . {number}"] = f"goto {chain}"
     return PortPlan(
         host=Ruleset(elements={"ports": ports, "bound": bound}),
-        fabric=Ruleset(chains=chains, elements={"doors": doors}),
+        fabric=Ruleset(chains=chains, elements={"doors": doors, "arrivals": dict(answers)}),
         aliases=frozenset(f"{address}/32" for address in alias.values()),
         targets=allowed,
     )

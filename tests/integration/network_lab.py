@@ -60,6 +60,10 @@ class Machine:
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
+        await asyncio.to_thread(self._spawn)
+        await self.call("start")
+
+    def _spawn(self) -> None:
         command = [sys.executable, "-m", "tests.integration.network_machine"]
         command += [str(self.paths.state), str(self.paths.run), self.name, self.addr, "pst", str(self.resolv)]
         self.process = subprocess.Popen(
@@ -68,7 +72,6 @@ class Machine:
             stdout=subprocess.PIPE,
             cwd=ROOT,
         )
-        await self.call("start")
 
     async def call(self, name: str, *args: object, **kwargs: object) -> Any:
         return await asyncio.to_thread(self._call, name, args, kwargs)

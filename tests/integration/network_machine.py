@@ -7,11 +7,13 @@ import asyncio
 import pickle
 import struct
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from node_agent.network.manager import NetworkManager
 from node_agent.ports import Paths
+from pyswarm.errors import Conflict, Invalid, NotFound, Unavailable
 
 
 async def main() -> None:
@@ -36,7 +38,8 @@ async def main() -> None:
             else:
                 answer = True, await getattr(manager, name)(*args, **kwargs)
         except Exception as exc:
-            answer = False, exc
+            plain = (Invalid, Conflict, NotFound, Unavailable)
+            answer = False, exc if isinstance(exc, plain) else RuntimeError(traceback.format_exc())
         data = pickle.dumps(answer)
         sys.stdout.buffer.write(struct.pack("!I", len(data)) + data)
         sys.stdout.buffer.flush()
