@@ -1,0 +1,255 @@
+"""Node commands: what `pyswarm image ...`, `volume ...` and `system df` ask of one node's agent.
+
+The verbs and their arguments are described at `pyswarm.api.NodeCommand`. Each handler takes the JSON
+arguments and a function for progress lines, and returns the JSON of the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from node_agent.images.buildah import BuildRequest, BuildSecret, Images, ImageSummary
+from node_agent.images.reference import parse
+from node_agent.storage import Storage, VolumeUse
+from pyswarm.api import NodeCommand, NodeReply
+from pyswarm.clock import rfc3339
+from pyswarm.errors import Invalid, PyswarmError
+
+# `Any` here: JSON from and for the command line, whose shapes are the Engine API's.
+Arguments = Mapping[str, Any]
+Progress = Callable[[str], None]
+Handler = Callable[[Arguments, Progress], Awaitable[Any]]
+
+
+class Commands:
+    """The verbs of one node."""
+
+    def __init__(
+        self, images: Images, storage: Storage, scratch: Path, in_use: Callable[[], list[str]]
+    ) -> None:
+        """`in_use` names the images that assigned tasks need."""
+        self._images = images
+        self._storage = storage
+        self._scratch = scratch
+        self._in_use = in_use
+        self._verbs: Mapping[str, Handler] = {
+            "image.ls": self._image_ls,
+            "image.inspect": self._image_inspect,
+            "image.pull": self._image_pull,
+            "image.push": self._image_push,
+            "image.tag": self._image_tag,
+            "image.rm": self._image_rm,
+            "image.prune": self._image_prune,
+            "image.resolve": self._image_resolve,
+            "image.build": self._image_build,
+            "volume.ls": self._volume_ls,
+            "volume.rm": self._volume_rm,
+            "volume.prune": self._volume_prune,
+            "system.df": self._system_df,
+        }
+
+    async def run(self, command: NodeCommand, more: AsyncIterator[NodeCommand]) -> AsyncIterator[NodeReply]:
+        """Progress as it comes, then the result or the error. `more` is input that follows the command."""
+        lines: asyncio.Queue[str | None] = asyncio.Queue()
+        work = asyncio.ensure_future(self._perform(command, more, lines.put_nowait))
+        work.add_done_callback(lambda _: lines.put_nowait(None))
+        try:
+            while (line := await lines.get()) is not None:
+                yield NodeReply(kind="progress", text=line)
+            yield NodeReply(kind="result", text=json.dumps(work.result()))
+        except PyswarmError as error:
+            yield NodeReply(kind="error", text=str(error), error_class=type(error).__name__)
+        finally:
+            work.cancel()
+
+    async def _perform(
+        self, command: NodeCommand, more: AsyncIterator[NodeCommand], progress: Progress
+    ) -> Any:
+        handler = self._verbs.get(command.verb)
+        if handler is None:
+            raise Invalid(f"this node does not know the command {command.verb!r}: is its pyswarm older?")
+        arguments = json.loads(command.args or "{}")
+        if command.verb == "image.build" and arguments.get("context") == "-":
+            return await self._build_archive(arguments, command, more, progress)
+        return await handler(arguments, progress)
+
+    # ------------------------------------------------------------------------------ images
+
+    async def _image_ls(self, arguments: Arguments, progress: Progress) -> Any:
+        return [_summary(image) for image in await self._images.list(all_images=bool(arguments.get("all")))]
+
+    async def _image_inspect(self, arguments: Arguments, progress: Progress) -> Any:
+        return dict(await self._images.inspect(_text(arguments, "name")))
+
+    async def _image_pull(self, arguments: Arguments, progress: Progress) -> Any:
+        image = await self._images.pull(
+            _text(arguments, "reference"), auth=str(arguments.get("auth", "")), progress=progress
+        )
+        return {"id": image.id, "digest": image.digests[0].partition("@")[2] if image.digests else ""}
+
+    async def _image_push(self, arguments: Arguments, progress: Progress) -> Any:
+        digest = await self._images.push(
+            _text(arguments, "reference"), auth=str(arguments.get("auth", "")), progress=progress
+        )
+        return {"digest": digest}
+
+    async def _image_tag(self, arguments: Arguments, progress: Progress) -> Any:
+        await self._images.tag(_text(arguments, "source"), _text(arguments, "target"))
+        return {}
+
+    async def _image_rm(self, arguments: Arguments, progress: Progress) -> Any:
+        rows: list[dict[str, str]] = []
+        for reference in arguments.get("references", ()):
+            for line in await self._images.remove(reference, force=bool(arguments.get("force"))):
+                word, _, what = line.partition(": ")
+                rows.append({word: what})
+        return rows
+
+    async def _image_prune(self, arguments: Arguments, progress: Progress) -> Any:
+        deleted, freed = await self._images.prune(all_images=bool(arguments.get("all")), keep=self._in_use())
+        return {"deleted": list(deleted), "reclaimed": freed}
+
+    async def _image_resolve(self, arguments: Arguments, progress: Progress) -> Any:
+        reference = _text(arguments, "reference")
+        digest = await self._images.resolve(reference, str(arguments.get("auth", "")))
+        bare = reference.partition("@")[0]
+        named = bare if parse(bare).tag and ":" in bare.rpartition("/")[2] else f"{bare}:latest"
+        return {"pinned": f"{named}@{digest}", "digest": digest}
+
+    async def _image_build(self, arguments: Arguments, progress: Progress) -> Any:
+        return {"id": await self._images.build(build_request(arguments), progress)}
+
+    async def _build_archive(
+        self, arguments: Arguments, first: NodeCommand, more: AsyncIterator[NodeCommand], progress: Progress
+    ) -> Any:
+        """Build from a tar archive that follows the command."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        work = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._scratch, prefix="context-"))
+        try:
+            archive = work / "context.tar"
+            await _receive(archive, first, more)
+            context = work / "context"
+            await asyncio.to_thread(_unpack, archive, context)
+            return await self._image_build({**arguments, "context": str(context)}, progress)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, True)
+
+    # ------------------------------------------------------------------------------ volumes
+
+    async def _volume_ls(self, arguments: Arguments, progress: Progress) -> Any:
+        return [_volume(use) for use in await asyncio.to_thread(self._storage.list_volumes)]
+
+    async def _volume_rm(self, arguments: Arguments, progress: Progress) -> Any:
+        await asyncio.to_thread(self._storage.remove_volume, _text(arguments, "name"))
+        return {}
+
+    async def _volume_prune(self, arguments: Arguments, progress: Progress) -> Any:
+        everything = bool(arguments.get("all"))
+        deleted, freed = await asyncio.to_thread(lambda: self._storage.prune_volumes(all_volumes=everything))
+        return {"deleted": list(deleted), "reclaimed": freed}
+
+    async def _system_df(self, arguments: Arguments, progress: Progress) -> Any:
+        images = await self._images.list(all_images=True)
+        volumes = await asyncio.to_thread(self._storage.list_volumes)
+        sizes = await asyncio.to_thread(lambda: [self._storage.volume_size(v.volume.name) for v in volumes])
+        return {
+            "images": {
+                "total": len(images),
+                "active": sum(1 for image in images if image.containers),
+                "size": sum(image.size for image in images),
+                "reclaimable": sum(image.size for image in images if not image.containers),
+            },
+            "volumes": {
+                "total": len(volumes),
+                "active": sum(1 for volume in volumes if volume.tasks),
+                "size": sum(sizes),
+                "reclaimable": sum(
+                    size for size, volume in zip(sizes, volumes, strict=True) if not volume.tasks
+                ),
+            },
+        }
+
+
+def _text(arguments: Arguments, name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str) or not value:
+        raise Invalid(f"the command needs {name!r}")
+    return value
+
+
+def build_request(arguments: Arguments) -> BuildRequest:
+    """A build's JSON as the request it is; Invalid names what it does not know."""
+    known = set(BuildRequest.__dataclass_fields__)
+    unknown = sorted(set(arguments) - known - {"auth"})
+    if unknown:
+        raise Invalid(f"image.build: unknown arguments {', '.join(unknown)}")
+    values: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if name == "secrets":
+            values[name] = tuple(_secret(row) for row in value)
+        elif name in known:
+            values[name] = tuple(value) if isinstance(value, list) else value
+    return BuildRequest(**values)
+
+
+def _secret(row: Mapping[str, Any]) -> BuildSecret:
+    value = row.get("value")
+    return BuildSecret(
+        id=str(row.get("id", "")),
+        source=str(row.get("source", "")),
+        value=str(value).encode() if value is not None else None,
+    )
+
+
+def _summary(image: ImageSummary) -> dict[str, Any]:
+    return {
+        "Id": f"sha256:{image.id}",
+        "RepoTags": list(image.names),
+        "RepoDigests": list(image.digests),
+        "Created": int(image.created),
+        "Size": image.size,
+        "Labels": dict(image.labels),
+        "Containers": image.containers,
+    }
+
+
+def _volume(use: VolumeUse) -> dict[str, Any]:
+    return {
+        "Name": use.volume.name,
+        "Driver": "local",
+        "Mountpoint": use.mountpoint,
+        "CreatedAt": rfc3339(use.volume.created),
+        "Labels": dict(use.volume.labels),
+        "Options": dict(use.volume.options),
+        "Scope": "local",
+        "Anonymous": use.volume.anonymous,
+        "Tasks": list(use.tasks),
+    }
+
+
+async def _receive(archive: Path, first: NodeCommand, more: AsyncIterator[NodeCommand]) -> None:
+    with archive.open("wb") as file:
+        file.write(first.data)
+        if first.eof:
+            return
+        async for piece in more:
+            await asyncio.to_thread(file.write, piece.data)
+            if piece.eof:
+                return
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack a build context; members that would leave the directory are refused by tarfile's data filter."""
+    import tarfile
+
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(target, filter="tar")
+    except (tarfile.TarError, OSError) as error:
+        raise Invalid(f"the build context is not a usable tar archive: {error}") from error
