@@ -356,15 +356,14 @@ class Storage:
         if not spec.secrets and not spec.configs:
             return
         run = self._paths.task_run(work.task.id)
-        for name in ("secrets", "files"):
-            shutil.rmtree(run / name, ignore_errors=True)
-        shared = run / "secrets"
+        shared, taken = run / "secrets", frozenset[str]()
         for number, reference in enumerate(spec.secrets):
             item = secrets.get(reference.source_id)
             if item is None:
                 raise Invalid(f"secrets[{number}]: secret {reference.source_name} is not on this node")
             content = render_payload(item, work.task, self._node, secrets, configs)
             target = _file_target(f"secrets[{number}]", reference, item.spec.name, _SECRETS)
+            taken = _taken_once(target, taken, f"secrets[{number}]")
             if target.startswith(_SECRETS + "/"):
                 _write(shared / target.removeprefix(_SECRETS + "/"), content, reference, f"secrets[{number}]")
             else:
@@ -476,19 +475,27 @@ def _file_target(where: str, reference: FileReference, name: str, base: str) -> 
     return posixpath.normpath(target if target.startswith("/") else f"{base}/{target}").replace("//", "/")
 
 
+def _taken_once(target: str, taken: frozenset[str], where: str) -> frozenset[str]:
+    """`taken` with the target in it; Invalid when it was in it already."""
+    if target in taken:
+        raise Invalid(f"{where}: target {target} is used twice")
+    return taken | {target}
+
+
 def _write(path: Path, content: bytes, reference: FileReference, where: str) -> None:
-    """A file readable by nobody until owner and mode are right."""
+    """A file readable by nobody until owner and mode are right; one that is there is replaced at once, so
+    that a container which has its directory mounted never misses it."""
     if not (reference.uid or "0").isdecimal() or not (reference.gid or "0").isdecimal():
         raise Invalid(f"{where}: uid and gid must be numbers, not {reference.uid!r} and {reference.gid!r}")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise Invalid(f"{where}: target {reference.target or path.name!r} is used twice") from None
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
         file.write(content)
         os.fchown(fd, int(reference.uid or "0"), int(reference.gid or "0"))
         os.fchmod(fd, reference.mode & _MODE_MASK)
+    fresh.replace(path)
 
 
 def _bind_subpath(data: Path, subpath: str, place: Path) -> None:

@@ -494,8 +494,6 @@ class Worker:
         assert entry.launch is not None
         self._set(entry, TaskState.STARTING, message="starting")
         async with self._slots:
-            if entry.container == "present":
-                await self._runtime.delete(entry.id)
             entry.container = "present"
             ports = await self._network.publish(entry.launch.task)
             pid = await self._runtime.create(entry.launch)
