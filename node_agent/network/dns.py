@@ -189,7 +189,11 @@ class Client:
 
 
 def open_sockets() -> tuple[socket.socket, socket.socket]:
-    """UDP and TCP socket at 127.0.0.11:53 of the calling thread's namespace, which may be without loopback yet."""
+    """UDP and TCP socket at 127.0.0.11:53 of the calling thread's namespace, whose loopback is up.
+
+    (Bound before that, by IP_FREEBIND, the UDP socket would answer from 127.0.0.1 and no stub resolver with a
+    connected socket would hear it.)
+    """
     opened: list[socket.socket] = []
     try:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
@@ -197,7 +201,6 @@ def open_sockets() -> tuple[socket.socket, socket.socket]:
             opened.append(item)
             if kind == socket.SOCK_STREAM:
                 item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            item.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
             item.bind((RESOLVER, 53))
         opened[1].listen(64)
     except BaseException:
@@ -205,9 +208,6 @@ def open_sockets() -> tuple[socket.socket, socket.socket]:
             item.close()
         raise
     return opened[0], opened[1]
-
-
-_IP_FREEBIND = 15
 
 
 class DnsServer:

@@ -416,16 +416,10 @@ class Fabric:
     def _furnish(self, task_id: str, plan: TaskPlan) -> Sockets:
         """In the new namespace: sysctls, resolver sockets, links, addresses and routes."""
         namespaces.write_sysctls(_TASK_SYSCTLS | dict.fromkeys(_IPV6_OFF, "0" if plan.ipv6 else "1"))
-        udp, tcp = dns.open_sockets()
-        sockets = Sockets(udp, tcp)
-        try:
-            with contextlib.closing(netlink.Socket()) as inner:
-                self._plug(task_id, plan)
-                inner.run(_task_messages(plan))
-        except BaseException:
-            sockets.close()
-            raise
-        return sockets
+        with contextlib.closing(netlink.Socket()) as inner:
+            self._plug(task_id, plan)
+            inner.run(_task_messages(plan))
+        return Sockets(*dns.open_sockets())
 
     def _plug(self, task_id: str, plan: TaskPlan) -> None:
         """One veth per interface, from the fabric into the calling thread's namespace."""

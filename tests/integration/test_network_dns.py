@@ -86,8 +86,19 @@ def ask(
     machine: Machine, task_id: str, name: str, kind: str = "A", *, tcp: bool = False, timeout: float = 8
 ) -> dnslib.DNSRecord:
     query = dnslib.DNSRecord.question(name, kind)
-    data = machine.in_task(task_id, lambda: query.send("127.0.0.11", 53, tcp=tcp, timeout=timeout))
-    return dnslib.DNSRecord.parse(data)
+
+    def over_udp() -> bytes:
+        """With a connected socket, as libc's resolver does: only the true sender is heard."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as item:
+            item.settimeout(timeout)
+            item.connect(("127.0.0.11", 53))
+            item.send(query.pack())
+            return item.recv(4096)
+
+    def over_tcp() -> bytes:
+        return query.send("127.0.0.11", 53, tcp=True, timeout=timeout)
+
+    return dnslib.DNSRecord.parse(machine.in_task(task_id, over_tcp if tcp else over_udp))
 
 
 def found(record: dnslib.DNSRecord) -> list[str]:

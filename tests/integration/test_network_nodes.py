@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -306,7 +306,7 @@ async def test_removal_leaves_nothing(lab: Lab) -> None:
         if str(machine.paths.run) in line
     ]
     assert mounts and not left
-    assert sorted(os.listdir(machine.paths.run)) == ["tasks"]
+    assert [path.name for path in machine.paths.run.iterdir()] == ["tasks"]
     forwarding = machine.inside(
         lambda: Path("/proc/thread-self/root/proc/sys/net/ipv4/ip_forward").read_text()
     )
