@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -25,6 +26,8 @@ from manager.store.etcd_client import STATUS, EtcdClient, Tls
 from manager.store.etcd_pb import rpc_pb2 as pb
 from pyswarm.errors import Fatal, MissingProgram, PyswarmError, Unavailable
 from pyswarm.pki import ETCD_NAME
+
+log = logging.getLogger(__name__)
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380
@@ -188,7 +191,7 @@ def _tls_flags(directory: Path) -> dict[str, str]:
 # -------------------------------------------------------------------------------------- why it went away
 
 _CORRUPT = re.compile(
-    r"wal: |walpb|crc mismatch|max entry size limit|freepages|invalid database|checksum error|"
+    r"wal: |walpb|proto: |crc mismatch|max entry size limit|freepages|invalid database|checksum error|"
     r"version mismatch|failed to recover|snap: |snapshot file|file size too small|page \d+|"
     r"openBackend|bbolt|wrong wireType|illegal wireType|invalid page type|unexpected EOF|corrupt|WAL|"
     r"mvcc\.\(\*store\)|membership\.|datadir contains"
@@ -199,20 +202,21 @@ _REASONS = (
     (r"bind: cannot assign requested address", "the machine does not have the address"),
     (r"no space left on device", "the disk is full: free some space"),
     (r"permission denied", "its files cannot be opened"),
+    (r"input/output error", "the disk reports errors: look at the kernel's log (dmesg)"),
     (r"read-only file system", "the file system is read-only"),
     (r"too many open files", "too many files are open: raise the limit (ulimit -n)"),
     (r"cannot allocate memory|out of memory", "the machine has no memory left"),
 )
 
 
-def diagnose(log: str, directory: Path) -> PyswarmError:
+def diagnose(text: str, directory: Path) -> PyswarmError:
     """What the end of etcd's log says about why it stopped: Fatal where a new start cannot help."""
-    if "permanently removed" in log or "member has been removed" in log or "was removed from" in log:
+    if "permanently removed" in text or "member has been removed" in text or "was removed from" in text:
         return MemberRemoved(
             f"this manager was removed from the cluster and its state in {directory} is of no more use: "
             "run `pyswarm leave --force`, then join again"
         )
-    lines = log.splitlines()
+    lines = text.splitlines()
     first = next((i for i, line in enumerate(lines) if _TROUBLE.search(line)), None)
     trouble = "\n".join(lines[first:]) if first is not None else ""
     said = _gist(lines[first]) if first is not None else "it said nothing"
@@ -310,12 +314,16 @@ class EtcdProcess:
             reason = diagnose(self._new_log(), self.config.directory)
             if isinstance(reason, Fatal):
                 raise reason
+            log.warning("%s; starting it again", reason)
             delay = _BACKOFF_FIRST if loop.time() - self._started_at > _STEADY else delay
             await asyncio.sleep(delay)
             delay = min(delay * 2, _BACKOFF_MAX)
+            if self._stopping:
+                return
+            await self._spawn(False)
             self.restarts += 1
-            if not self._stopping:
-                await self._spawn(False)
+            if self._stopping:  # asked for while it was being started
+                await self.stop()
 
     async def stop(self) -> None:
         """End it: gracefully, after 5 seconds by force. Harmless when it does not run."""
@@ -386,21 +394,21 @@ class EtcdProcess:
         assert self._program is not None and self._lock is not None
         path, version = self._program
         flags = arguments(self.config, version, force_new_cluster)
-        log = os.open(self.config.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        output = os.open(self.config.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            self._log_start = os.fstat(log).st_size
+            self._log_start = os.fstat(output).st_size
             self._process = await asyncio.create_subprocess_exec(
                 *("setpriv", "--pdeathsig", "KILL", path, *flags),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env={k: v for k, v in os.environ.items() if not k.startswith("ETCD_")},
                 cwd=self.config.directory,
                 start_new_session=True,
                 pass_fds=(self._lock,),
             )
         finally:
-            os.close(log)
+            os.close(output)
         self._started_at = asyncio.get_running_loop().time()
         (self.config.directory / "pid").write_text(f"{self._process.pid} {os.getpid()}\n")
 

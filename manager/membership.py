@@ -198,8 +198,12 @@ class Membership:
                 await self._client.call_member(
                     member.endpoint, DEFRAGMENT, pb.DefragmentRequest(), _DEFRAGMENT_TIME
                 )
-        request = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE)
-        await self._client.call(ALARM, request)
+        for member_id, alarm in (await self.alarms()).items():
+            if alarm == "NOSPACE":
+                request = pb.AlarmRequest(
+                    action=pb.AlarmRequest.DEACTIVATE, memberID=int(member_id, 16), alarm=pb.NOSPACE
+                )
+                await self._client.call(ALARM, request)
 
     async def alarms(self) -> Mapping[str, str]:
         """Raised alarms: member id -> `NOSPACE` or `CORRUPT`."""
