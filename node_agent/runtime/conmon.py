@@ -34,7 +34,8 @@ class Start:
     task_id: str
     name: str
     bundle: Path
-    log: Path
+    log: Path | None
+    """None keeps no log."""
     exits: Path
     sockets: Path
     terminal: bool
@@ -56,7 +57,8 @@ class Start:
     def argv(self) -> list[str]:
         argv = [self.program, "--cid", self.task_id, "--cuuid", self.task_id, "--name", self.name]
         argv += ["--bundle", str(self.bundle), "--container-pidfile", str(self.pidfile)]
-        argv += ["--conmon-pidfile", str(self.monitor_pidfile), "--log-path", f"k8s-file:{self.log}"]
+        log = f"k8s-file:{self.log}" if self.log is not None else "none"
+        argv += ["--conmon-pidfile", str(self.monitor_pidfile), "--log-path", log]
         argv += ["--exit-dir", str(self.exits), "--socket-dir-path", str(self.sockets), "--no-sync-log"]
         argv += ["--runtime", self.runtime, f"--runtime-arg=--root={self.runtime_root}"]
         if self.terminal:

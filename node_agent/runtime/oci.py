@@ -194,7 +194,7 @@ class Conmon:
             task_id=task_id,
             name=launch.task.name,
             bundle=directory,
-            log=logfile,
+            log=None if _logless(launch) else logfile,
             exits=self._exits,
             sockets=self._sockets,
             terminal=spec.tty,
@@ -661,6 +661,11 @@ class Conmon:
 
 
 # ---------------------------------------------------------------------------------------------- pieces
+
+
+def _logless(launch: Launch) -> bool:
+    driver = launch.task.spec.log_driver
+    return driver is not None and driver.name == "none"
 
 
 def _spawn(argv: Sequence[str], environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
