@@ -137,7 +137,7 @@ class Placer:
             self._pool = _Ranked(eligible, self._rank)
         else:
             counts = usage.service_counts(request.service_id)
-            special = [*counts, *self._failures]
+            special = [*counts, *(id for id in self._failures if self._failing(id))]
             self._pool = _Lazy(usage.order(), eligible, special, self._rank)
 
     def next(self) -> Node | None:
