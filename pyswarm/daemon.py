@@ -1,0 +1,509 @@
+"""Making a machine a node and taking it back: what `pyswarm init`, `join` and `leave` do.
+
+`init` checks everything before it writes anything; when a later step fails, what was written is taken away
+again, so that a second try starts from nothing. The daemons run under systemd where it runs, else under a
+supervisor of our own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyswarm import nodeconfig, supervisor, tmpfs
+from pyswarm.clock import RandomIds, SystemClock
+from pyswarm.errors import Conflict, Fatal, Invalid, NotFound, PyswarmError, Unavailable
+from pyswarm.nodeconfig import NodeConfig, Ports
+from pyswarm.specs import ClusterSpec, NodeSpec
+
+START_TIMEOUT = 60.0
+"""Seconds for the daemons to answer after `init`."""
+STOP_TIMEOUT = 60.0
+UNITS = ("pyswarm-manager.service", "pyswarm-agent.service")
+UNIT_DIR = Path("/etc/systemd/system")
+
+PROGRAMS: Mapping[str, str] = {
+    "etcd": "etcd-server",
+    "runc": "runc",
+    "conmon": "conmon",
+    "buildah": "buildah",
+    "catatonit": "catatonit",
+    "ip": "iproute2",
+    "mount": "mount",
+}
+"""Programs that a manager node needs, and the Debian packages that have them."""
+FILES: Mapping[str, str] = {
+    "/usr/share/containers/seccomp.json": "golang-github-containers-common",
+}
+LIBRARY = ("libnftables.so.1", "libnftables1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitOptions:
+    """`pyswarm init`'s flags."""
+
+    advertise_addr: str = ""
+    """IP address or interface, with or without port; "" finds the machine's only one."""
+    listen_addr: str = ""
+    """IP address, with or without port; "" is 0.0.0.0."""
+    data_path_addr: str = ""
+    data_path_port: int = 4789
+    default_addr_pool: tuple[str, ...] = ("10.0.0.0/8",)
+    default_addr_pool_mask_length: int = 24
+    force_new_cluster: bool = False
+    task_history_limit: int = 5
+    cert_expiry: float = 7_776_000.0
+    dispatcher_heartbeat: float = 1.0
+    autolock: bool = False
+    availability: str = "active"
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    state_dir: Path = nodeconfig.STATE_DIR
+    run_dir: Path = nodeconfig.RUN_DIR
+    ports: Ports = field(default_factory=Ports)
+    cgroup_parent: str = "/pyswarm"
+    link_prefix: str = "ps"
+    insecure_registries: tuple[str, ...] = ()
+    generic_resources: tuple[str, ...] = ()
+    log_format: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class InitResult:
+    node_id: str
+    worker_token: str
+    manager_token: str
+    address: str
+    """host:port to join."""
+
+
+# ---------------------------------------------------------------------------------------------- init
+
+
+def init(options: InitOptions) -> InitResult:
+    """Make this machine the first manager of a new cluster; returns once it is ready for work."""
+    check_machine()
+    _check_unused(options.state_dir)
+    config = _config(options)
+    spec = _cluster_spec(options)
+    _check_ports(config)
+    from manager import bootstrap
+
+    created = not options.state_dir.exists()
+    try:
+        options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        options.state_dir.chmod(0o700)
+        tmpfs.ensure(options.run_dir)
+        node = NodeSpec(role="manager", availability=_availability(options), labels=options.labels)
+        bootstrap.prepare(config, spec, node, SystemClock(), RandomIds())
+        start(config)
+        return _wait_ready(config)
+    except BaseException:
+        _undo(config, remove_all=created)
+        raise
+
+
+def _undo(config: NodeConfig, *, remove_all: bool) -> None:
+    with contextlib.suppress(PyswarmError, OSError, subprocess.SubprocessError):
+        stop(config)
+        _take_down(config, purge=False)
+    _forget(config, purge=remove_all)
+
+
+def check_machine() -> None:
+    """Raise one error that names all that is missing: root, programs, libraries, kernel parts."""
+    if os.geteuid() != 0:
+        raise Invalid("this needs root: pyswarm makes namespaces, mounts and containers: try again with sudo")
+    missing = {package: name for name, package in PROGRAMS.items() if shutil.which(name) is None}
+    missing |= {package: Path(path).name for path, package in FILES.items() if not Path(path).exists()}
+    if not _loads(LIBRARY[0]):
+        missing[LIBRARY[1]] = LIBRARY[0]
+    if missing:
+        what = ", ".join(sorted(missing.values()))
+        raise Fatal(f"not installed: {what}. Install with: apt-get install {' '.join(sorted(missing))}")
+
+
+def _loads(library: str) -> bool:
+    import ctypes
+
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _check_unused(state: Path) -> None:
+    if (state / "node.json").exists():
+        raise Conflict(
+            "this node is already part of a swarm: use `pyswarm leave` to leave it and join another one"
+        )
+
+
+def _availability(options: InitOptions) -> Any:  # Any: checked here, a Literal for the spec
+    if options.availability not in ("active", "pause", "drain"):
+        raise Invalid(f"availability {options.availability!r}: it is one of active, pause, drain")
+    return options.availability
+
+
+def _cluster_spec(options: InitOptions) -> ClusterSpec:
+    from manager import validate
+
+    for pool in options.default_addr_pool:
+        try:
+            network = ipaddress.ip_network(pool)
+        except ValueError as error:
+            raise Invalid(f"--default-addr-pool {pool}: {error}: write it as 10.20.0.0/16") from None
+        if network.prefixlen > options.default_addr_pool_mask_length:
+            raise Invalid(
+                f"--default-addr-pool {pool} holds no subnet of /{options.default_addr_pool_mask_length}: "
+                "use a larger pool or a longer --default-addr-pool-mask-length"
+            )
+    spec = ClusterSpec(
+        labels=options.labels,
+        task_history_limit=options.task_history_limit,
+        heartbeat_period=options.dispatcher_heartbeat,
+        node_cert_expiry=options.cert_expiry,
+        autolock=options.autolock,
+        default_address_pool=options.default_addr_pool,
+        subnet_size=options.default_addr_pool_mask_length,
+        data_path_port=options.data_path_port,
+    )
+    validate.cluster(spec)
+    return spec
+
+
+def _config(options: InitOptions) -> NodeConfig:
+    ids = RandomIds()
+    host, port = split_port(options.advertise_addr)
+    advertise = address_of(host) if host else default_address()
+    listen, listen_port = split_port(options.listen_addr)
+    ports = options.ports
+    if port or listen_port:
+        ports = Ports(
+            join=listen_port or port, api=ports.api, etcd_client=ports.etcd_client, etcd_peer=ports.etcd_peer
+        )
+    data_path = address_of(options.data_path_addr) if options.data_path_addr else advertise
+    return NodeConfig(
+        node_id=ids.new_id(),
+        cluster_id=ids.new_id(),
+        role="manager",
+        advertise_addr=advertise,
+        data_path_addr=data_path,
+        data_path_port=options.data_path_port,
+        listen_addr=listen or "0.0.0.0",
+        ports=ports,
+        managers=(f"{advertise}:{ports.api}",),
+        state_dir=str(options.state_dir),
+        run_dir=str(options.run_dir),
+        cgroup_parent=options.cgroup_parent,
+        link_prefix=options.link_prefix,
+        insecure_registries=options.insecure_registries,
+        generic_resources=options.generic_resources,
+        log_format=options.log_format,
+        service_manager="systemd" if systemd_runs() else "supervisor",
+    )
+
+
+# ---------------------------------------------------------------------------------------------- addresses
+
+
+def split_port(text: str) -> tuple[str, int]:
+    """`10.0.0.1:2377` -> ("10.0.0.1", 2377); the port is 0 where none is said."""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, _port(rest.removeprefix(":"), text)
+    if text.count(":") == 1:
+        host, _, port = text.partition(":")
+        return host, _port(port, text)
+    return text, 0
+
+
+def _port(port: str, text: str) -> int:
+    if not port:
+        return 0
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise Invalid(f"address {text!r}: the port must be a number from 1 to 65535")
+    return int(port)
+
+
+def address_of(text: str) -> str:
+    """An IP address as it is, or the only IPv4 address of the interface of that name."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    found = interface_addresses().get(text)
+    if not found:
+        raise Invalid(f"{text!r} is neither an IP address nor an interface of this machine that has one")
+    if len(found) > 1:
+        raise Invalid(f"interface {text} has several addresses ({', '.join(found)}): name one of them")
+    return found[0]
+
+
+def interface_addresses() -> dict[str, list[str]]:
+    """Global IPv4 addresses by interface, from `ip -j`; bridges and tunnels of container engines left out."""
+    result = subprocess.run(
+        ["ip", "-j", "-4", "addr", "show", "up"], capture_output=True, text=True, check=True
+    )
+    found: dict[str, list[str]] = {}
+    for link in json.loads(result.stdout or "[]"):
+        if "LOOPBACK" in link["flags"] or link["ifname"].startswith(
+            ("docker", "br-", "veth", "cni", "virbr")
+        ):
+            continue
+        addresses = [a["local"] for a in link["addr_info"] if a["scope"] == "global"]
+        if addresses:
+            found[link["ifname"]] = addresses
+    return found
+
+
+def default_address() -> str:
+    """The machine's only address. Raises Invalid when there are several, as Swarm does; a machine with none
+    gets the loopback address, so that a single node works offline."""
+    found = [address for addresses in interface_addresses().values() for address in addresses]
+    if len(found) > 1:
+        raise Invalid(
+            f"could not choose an IP address to advertise since this system has multiple addresses "
+            f"({', '.join(found)}): specify one with --advertise-addr"
+        )
+    return found[0] if found else "127.0.0.1"
+
+
+def _check_ports(config: NodeConfig) -> None:
+    ports = config.ports
+    taken = [
+        port for port in (ports.join, ports.api, ports.etcd_client, ports.etcd_peer) if _taken(config, port)
+    ]
+    if taken:
+        raise Conflict(
+            f"port {', '.join(map(str, taken))} is in use by another program: see `ss -ltnp`, stop it, or choose "
+            "other ports (--listen-addr for joining, --api-port, --etcd-client-port, --etcd-peer-port)"
+        )
+
+
+def _taken(config: NodeConfig, port: int) -> bool:
+    for address in {config.listen_addr, "127.0.0.1"}:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except PermissionError:
+                raise
+            except OSError as error:
+                if error.errno == 99:
+                    raise Invalid(f"{address} is not an address of this machine (--listen-addr)") from None
+                return True
+    return False
+
+
+# ---------------------------------------------------------------------------------------------- daemons
+
+
+def systemd_runs() -> bool:
+    """Whether systemd is this machine's init."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def start(config: NodeConfig) -> None:
+    """Start the daemons; harmless when they run."""
+    (config.state / "log").mkdir(mode=0o700, exist_ok=True)
+    if config.service_manager != "systemd":
+        supervisor.ensure(config.state, config.run)
+        return
+    names = units(config)
+    for name, text in names.items():
+        (UNIT_DIR / name).write_text(text)
+    _systemctl("daemon-reload")
+    _systemctl("enable", "--now", *names)
+
+
+def units(config: NodeConfig) -> Mapping[str, str]:
+    """The systemd units of this node: name -> text."""
+    daemons = {"manager": "manager.main", "agent": "node_agent.main"}
+    if config.role != "manager":
+        del daemons["manager"]
+    return {f"pyswarm-{name}.service": _unit(config, name, module) for name, module in daemons.items()}
+
+
+def _unit(config: NodeConfig, name: str, module: str) -> str:
+    return f"""[Unit]
+Description=pyswarm {name}
+After=network-online.target
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+ExecStartPre={sys.executable} -m pyswarm.tmpfs {config.run_dir}
+ExecStart={sys.executable} -m {module} {config.state_dir}
+Restart=always
+RestartSec=100ms
+# Containers, their monitors and etcd's data outlive a restart of the daemon.
+KillMode={"process" if name == "agent" else "mixed"}
+Delegate=yes
+LimitNOFILE=infinity
+TasksMax=infinity
+OOMScoreAdjust=-500
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _systemctl(*arguments: str) -> None:
+    result = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise Fatal(f"systemctl {' '.join(arguments)} failed: {result.stderr.strip()}")
+
+
+def stop(config: NodeConfig) -> None:
+    """End the daemons and wait until they are gone; containers stay."""
+    if config.service_manager == "systemd":
+        names = list(units(config))
+        _systemctl("disable", "--now", *names)
+        for name in names:
+            (UNIT_DIR / name).unlink(missing_ok=True)
+        _systemctl("daemon-reload")
+        return
+    deadline = time.monotonic() + STOP_TIMEOUT
+    for name in ("supervisor", "agent", "manager"):
+        while pid := supervisor.holder(config.run / f"{name}.lock"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            if not _wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 25.0):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the {name} (process {pid}) does not end: see {config.state / 'log'}")
+
+
+def _wait_for(condition: Any, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return bool(condition())
+
+
+def _wait_ready(config: NodeConfig) -> InitResult:
+    import asyncio
+
+    return asyncio.run(_ready(config))
+
+
+async def _ready(config: NodeConfig) -> InitResult:
+    import asyncio
+
+    from pyswarm.client import Client
+    from pyswarm.objects import Node, NodeState
+
+    deadline = time.monotonic() + START_TIMEOUT
+    reason = "it does not answer"
+    while time.monotonic() < deadline:
+        try:
+            async with Client.local(config.socket, timeout=5.0) as client:
+                node = await client.get(Node, "self")
+                if node.status.state == NodeState.READY:
+                    tokens = await client.join_tokens()
+                    return InitResult(config.node_id, tokens.worker, tokens.manager, tokens.addresses[0])
+                reason = "its agent has not registered"
+        except PyswarmError as error:
+            reason = str(error)
+        await asyncio.sleep(0.05)
+    raise Unavailable(f"the node was not ready within {START_TIMEOUT:.0f} s: {reason}\n{last_words(config)}")
+
+
+def last_words(config: NodeConfig) -> str:
+    """The last lines of the daemons' logs."""
+    words: list[str] = []
+    for name in ("manager", "agent"):
+        with contextlib.suppress(OSError):
+            lines = (config.state / "log" / f"{name}.log").read_text().splitlines()[-3:]
+            words += [f"  {name}: {line}" for line in lines]
+    return "\n".join(words)
+
+
+# ---------------------------------------------------------------------------------------------- leave
+
+
+def leave(state: Path, run: Path, *, force: bool, purge: bool = False) -> None:
+    """Take this node out of its cluster: daemons ended, containers and networks gone, its identity deleted.
+
+    Volumes and images stay below the state directory, unless `purge`. The last manager takes the cluster with
+    it, so it asks for `force`.
+    """
+    try:
+        config = nodeconfig.load(state)
+    except NotFound:
+        if not purge:
+            raise
+        tmpfs.remove(run)
+        shutil.rmtree(state, ignore_errors=True)
+        return
+    except Fatal:
+        if not force:
+            raise
+        config = NodeConfig(
+            node_id="",
+            cluster_id="",
+            role="manager",
+            state_dir=str(state),
+            run_dir=str(run),
+            service_manager="systemd" if systemd_runs() else "supervisor",
+        )
+    if config.role == "manager" and not force:
+        raise Conflict(
+            "this node is a manager, and removing the last manager erases the state of the swarm: "
+            "use --force to do it all the same"
+        )
+    stop(config)
+    if config.node_id:
+        _take_down(config, purge=purge)
+    _forget(config, purge=purge)
+
+
+def _take_down(config: NodeConfig, *, purge: bool) -> None:
+    flags = ["--leave", *(["--purge"] if purge else [])]
+    command = [sys.executable, "-m", "node_agent.main", config.state_dir, *flags]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    if result.returncode:
+        raise Fatal(f"could not take down this node's containers: {result.stderr.strip()}")
+
+
+KEPT = ("volumes", "images", "images-conf")
+"""What stays of the agent's state when a node leaves: data that people may want again."""
+
+
+def _forget(config: NodeConfig, *, purge: bool) -> None:
+    """Delete the node's state; without `purge`, volumes and images stay."""
+    tmpfs.remove(config.run)
+    if purge:
+        shutil.rmtree(config.state, ignore_errors=True)
+        return
+    agent = config.state / "agent"
+    for parent, kept in ((agent, KEPT), (config.state, ("agent",))):
+        for path in parent.iterdir() if parent.is_dir() else ():
+            if path.name not in kept:
+                _delete(path)
+    for path in (agent, config.state):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
