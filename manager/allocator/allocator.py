@@ -414,9 +414,12 @@ class Allocator:
         """Hold an address of each pool of the network (of the first `families`) for the owner; returns them
         as CIDRs, and the first as a number."""
         name = network.spec.name or network.id
+        if _unallocated(network) and network.id not in work.reasons:
+            self._plan_network(work, network)
+            network = work.networks.get(network.id, network)
         if not network.pools:
-            reason = work.reasons.get(network.id, "")
-            raise _NotYet(f"network {name} has no subnet yet" + (f": {reason}" if reason else ""))
+            reason = work.reasons.get(network.id) or "it is being removed"
+            raise _NotYet(f"network {name} has no subnet: {reason}")
         if network.id in work.full and not fixed:
             raise _NotYet(work.full[network.id])
         ranges = work.ranges_of(network)[:families]
