@@ -31,6 +31,8 @@ class _Checker:
             self._service(name, child_path("services", name), node)
         self._sources("secrets", self._secrets, ("file", "environment", "content", "driver"))
         self._sources("configs", self._configs, ("file", "environment", "content"))
+        for kind in ("networks", "volumes", "secrets", "configs"):
+            self._external(kind, mapping(self._root.get(kind)))
         self._container_names()
         self._cycles()
 
@@ -106,9 +108,9 @@ class _Checker:
             required = settings.get("required")
             if target in self._services:
                 continue
-            if required is not None and required.value is False:
-                continue
             if target in self._disabled:
+                if required is not None and required.value is False:
+                    continue
                 profiles = ", ".join(item.text() for item in sequence(self._disabled[target].get("profiles")))
                 message = f'service "{target}" is only enabled by the profile {profiles}'
                 self._report.error(f"{message}: enable it, or say required: false", place, position)
@@ -123,8 +125,8 @@ class _Checker:
         disable, test = health.get("disable"), health.get("test")
         words = sequence(test)
         if disable is not None and disable.value is True and words and words[0].value != "NONE":
-            self._report.error(
-                '"test" and "disable" exclude each other',
+            self._report.warn(
+                '"test" has no effect: "disable" is set',
                 f"{path}.healthcheck",
                 health.key_position("disable"),
             )
@@ -195,7 +197,7 @@ class _Checker:
             if kind.value == "volume" and source.text() not in self._volumes:
                 self._undefined("volume", source.text(), self._volumes, place, source)
             if kind.value == "tmpfs":
-                self._report.error("a mount of type tmpfs has no source", f"{place}.source", source.pos)
+                self._report.warn("has no effect: a tmpfs has no source", f"{place}.source", source.pos)
 
     def _build(self, value: Mapping[str, Node], path: str) -> None:
         build = value.get("build")
@@ -241,6 +243,22 @@ class _Checker:
             elif len(said) > 1:
                 names = " and ".join(f'"{way}"' for way in said)
                 self._report.error(f"{names} exclude each other", path, node.key_position(said[1]))
+
+    def _external(self, kind: str, entries: Mapping[str, Node]) -> None:
+        """What is external is not created here. docker compose refuses other settings for volumes only."""
+        for name, node in entries.items():
+            external = node.get("external")
+            if external is None or external.value is not True:
+                continue
+            for key, child in mapping(node).items():
+                if key in ("external", "name", "ipam") or key.startswith("x-") or not _said(child):
+                    continue
+                message = f'"{key}" has no place on what is external: it is not created here'
+                path, position = f"{child_path(kind, name)}.{key}", node.key_position(key)
+                if kind == "volumes":
+                    self._report.error(message, path, position)
+                else:
+                    self._report.warn(message, path, position)
 
     def _container_names(self) -> None:
         seen: dict[str, str] = {}

@@ -1,7 +1,8 @@
 """Variables in values: `$NAME`, `${NAME}` and all of the Compose Specification's operators, nested.
 
 `${A:-x}` unset or empty, `${A-x}` unset; `${A:?x}` and `${A?x}` demand a value; `${A:+x}` and `${A+x}`
-replace one; `$$` is a dollar sign. What stands behind an operator may hold variables itself.
+replace one; `$$` is a dollar sign, and so is a `$` before anything that cannot start a name. What stands
+behind an operator may hold variables itself.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Substitution:
             return self._braced(template, template[dollar + 2 : end], depth), end + 1
         name = _NAME.match(template, dollar + 1)
         if name is None:
-            raise _malformed(template)
+            return "$", dollar + 1
         return self._value(name.group()), name.end()
 
     def _value(self, name: str) -> str:

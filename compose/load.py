@@ -22,7 +22,7 @@ from compose.errors import ComposeErrors, Position, Problem, Report, Source
 from compose.interpolate import Variable, interpolate, variables
 from compose.merge import drop_repeats, merge_files, merge_service, settle
 from compose.model import FileObject, LanguageModel, Network, Service, Volume
-from compose.normalize import normalize, project_name
+from compose.normalize import default_contexts, normalize, project_name
 from compose.paths import Resolver, absolute
 from compose.project import Content, Project
 from compose.read import MAX_BYTES, decode, documents
@@ -187,13 +187,13 @@ class _Loader:
             report.error("the file is empty: it must hold services", "", Position(Source(self._files[0])))
             report.check()
             raise AssertionError  # pragma: no cover  (check raised)
-        root = drop_repeats(settle(root))
+        root = default_contexts(drop_repeats(settle(root)), self._directory)
         root, disabled = self._profiles(root, profiles, environment)
         root = self._environment_files(root, environment)
         root = normalize(root, name, environment)
         off = mapping(normalize(Node({"services": Node(disabled)}), name, environment).get("services"))
         if not mapping(root.get("services")) and not disabled:
-            report.error('there are no services: "services" is missing or empty', "", root.pos)
+            report.warn('there are no services: "services" is missing or empty', "", root.pos)
         check(root, report, disabled)
         report.check()
         if strict and report.warnings:
@@ -370,7 +370,7 @@ class _Loader:
             for document in self._read_more(file, node, report) or []:
                 tree = self._file(document, below, [*trail, file], report)
                 root = tree if root is None else merge_files(root, tree, report)
-        return root
+        return root if root is None else default_contexts(root, directory)
 
     def _included_environment(
         self, entry: Node, directory: str, layer: _Layer, report: Report
@@ -477,14 +477,16 @@ class _Loader:
     def _with_label_files(self, service: Node, path: str) -> Node:
         said = service.get("labels")
         found: dict[str, Node] = {}
+        known: dict[str, str] = {}
         for index, file in enumerate(sequence(service.get("label_file"))):
             try:
-                values = dotenv.parse(read_file(file.text(), None))
+                values = dotenv.parse(read_file(file.text(), None), known.get)
             except ComposeErrors as error:
                 for problem in error.problems:
                     at = problem.position if problem.position.line else file.pos
                     self._report.error(problem.message, f"{path}.label_file[{index}]", at)
                 continue
+            known.update(values)
             found.update({name: Node(value, file.pos) for name, value in values.items()})
         position = said.pos if said is not None else service.pos
         merged = Node({**found, **mapping(said)}, position, said.keys if said is not None else None)

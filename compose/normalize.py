@@ -78,6 +78,23 @@ def _service(node: Node, environment: Mapping[str, str]) -> Node:
     return node.replaced(value)
 
 
+def default_contexts(root: Node, directory: str) -> Node:
+    """Builds that name no context are built in the project's directory."""
+    services = root.get("services")
+    entries = dict(mapping(services))
+    changed = False
+    for name, service in entries.items():
+        build = service.get("build")
+        if build is not None and isinstance(build.value, dict) and "context" not in build.value:
+            context = Node(directory, build.pos)
+            mended = build.replaced({"context": context, **build.value})
+            entries[name] = service.replaced({**mapping(service), "build": mended})
+            changed = True
+    if services is None or not changed:
+        return root
+    return root.replaced({**mapping(root), "services": services.replaced(entries)})
+
+
 def _resolved(node: Node, lookup: Callable[[str], str | None]) -> Node:
     """Names without a value take the environment's, if it has one."""
     entries: dict[str, Node] = {}
@@ -89,8 +106,6 @@ def _resolved(node: Node, lookup: Callable[[str], str | None]) -> Node:
 
 def _build(node: Node, environment: Mapping[str, str]) -> Node:
     value = dict(mapping(node))
-    if "context" not in value:
-        value["context"] = Node(".", node.pos)
     if "dockerfile" not in value and "dockerfile_inline" not in value:
         value["dockerfile"] = Node("Dockerfile", node.pos)
     if "args" in value:

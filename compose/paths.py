@@ -17,9 +17,7 @@ def absolute(path: str, base: str, home: str) -> str:
     """`path` from `base`; `~` is `home`. Absolute paths stay as they are, Windows' ones too."""
     if path == "~" or path.startswith("~/"):
         return posixpath.normpath(posixpath.join(home, path[2:]))
-    if path.startswith("/"):
-        return posixpath.normpath("/" + path.lstrip("/")) if path.rstrip("/") else "/"
-    if _WINDOWS.match(path):
+    if path.startswith("/") or _WINDOWS.match(path):
         return path
     return posixpath.normpath(posixpath.join(base, path))
 

@@ -83,9 +83,6 @@ class Project:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-_EMPTY_DROPPED = frozenset(("false", "zero"))
-
-
 class _Printer:
     def __init__(self, tree: Node, escape: bool, keep_env_files: bool) -> None:
         self._tree = tree
@@ -130,35 +127,59 @@ class _Printer:
         if isinstance(value, str):
             return value.replace("$", "$$") if self._escape else value
         if isinstance(value, dict):
-            return {key: self._plain(child) for key, child in value.items()}
+            return {
+                key: self._plain(child)
+                for key, child in value.items()
+                if child.value is not False or key in _KEPT_WHEN_FALSE or key.startswith("x-")
+            }
         if isinstance(value, list):
             return [self._plain(child) for child in value]
         return value
 
 
 _KEPT_WHEN_EMPTY = frozenset(
-    ("command", "entrypoint", "deploy", "healthcheck", "build", "develop", "scale", "init")
+    (
+        "attach",
+        "blkio_config",
+        "build",
+        "command",
+        "credential_spec",
+        "deploy",
+        "develop",
+        "entrypoint",
+        "healthcheck",
+        "init",
+        "logging",
+        "scale",
+    )
 )
 
 
-def _is_default(key: str, value: object) -> bool:
-    """Whether a service's attribute says nothing: empty lists and mappings, null, false, 0 and ""."""
-    if key in _KEPT_WHEN_EMPTY or key.startswith("x-"):
-        return key == "healthcheck" and value is None
+_KEPT_WHEN_FALSE = frozenset(("attach", "init", "enable_ipv4", "enable_ipv6", "required", "create_host_path"))
+"""Switches that are on, or the image's, when nothing is said."""
+
+
+def _says_nothing(value: object) -> bool:
     return value is None or value == "" or value is False or value == [] or value == {}
 
 
+def _is_default(key: str, value: object) -> bool:
+    """Whether a service's attribute says nothing: empty lists and mappings, null, false and ""."""
+    if key in _KEPT_WHEN_EMPTY or key.startswith("x-"):
+        return key == "healthcheck" and value is None
+    return _says_nothing(value)
+
+
 def _without_empty(entry: object) -> object:
+    """A network, volume, secret or config without what says nothing."""
     if not isinstance(entry, dict):
         return entry
     fields: dict[str, object] = entry  # pyright: ignore[reportUnknownVariableType]  # keys are strings here
+    kept = ("ipam", "content", "enable_ipv4", "enable_ipv6")
     return {
         key: value
         for key, value in fields.items()
-        if key == "ipam"
-        or key.startswith("x-")
-        or key == "content"
-        or not (value is None or value == "" or value is False or value == [] or value == {})
+        if key in kept or key.startswith("x-") or not _says_nothing(value)
     }
 
 

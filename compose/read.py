@@ -225,13 +225,8 @@ class _Reader:
                 self._set_key(top, "<<", position, merge=True)
                 return None
             if event.implicit[0] and not tag:
-                resolved = resolve_plain(text)
-                if isinstance(resolved, str) or resolved is None:
-                    self._set_key(top, text if resolved is not None else _null_key(text), position)
-                else:
-                    self._set_key(top, _key_text(resolved, text), position)
-            else:
-                self._set_key(top, text, position)
+                self._check_key(resolve_plain(text), text, position)
+            self._set_key(top, text, position)
             return None
         node = self._scalar_node(event, text, position)
         return self._add(node, 1, event.anchor, stack)
@@ -314,11 +309,16 @@ class _Reader:
         self._count(size, position)
         top = stack[-1] if stack else None
         if top is not None and top.entries is not None and top.key is None:
-            if isinstance(node.value, (dict, list)):
-                raise self._fail(position, "a mapping's key must be a string, not a collection")
-            self._set_key(top, _key_text(node.value, str(node.value)), position)
+            self._check_key(node.value, str(node.value), position)
+            self._set_key(top, str(node.value), position)
             return None
         return self._add(node, size, None, stack)
+
+    def _check_key(self, value: object, text: str, position: Position) -> None:
+        if isinstance(value, (dict, list)):
+            raise self._fail(position, "a mapping's key must be a string, not a collection")
+        if not isinstance(value, str):
+            raise self._fail(position, f'key {text or "null"} is not a string: write "{text}" in quotes')
 
     def _set_key(self, top: _Open, key: str, position: Position, merge: bool = False) -> None:
         assert top.entries is not None
@@ -342,9 +342,8 @@ class _Reader:
         if top.entries is None:
             top.items.append(node)
         elif top.key is None:  # an anchored scalar as a key
-            if isinstance(node.value, (dict, list)):
-                raise self._fail(node.pos, "a mapping's key must be a string, not a collection")
-            self._set_key(top, _key_text(node.value, str(node.value)), node.pos)
+            self._check_key(node.value, str(node.value), node.pos)
+            self._set_key(top, str(node.value), node.pos)
         elif top.key == "<<":
             top.merges.append(node)
             del top.keys["<<"]
@@ -353,16 +352,3 @@ class _Reader:
             top.entries[top.key] = node
             top.key = None
         return None
-
-
-def _null_key(text: str) -> str:
-    return text or "null"
-
-
-def _key_text(value: object, text: str) -> str:
-    """A key that is not a string, as a string: Compose turns 80 into "80" and true into "true"."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    return text

@@ -52,9 +52,11 @@ NAME = r"[a-zA-Z0-9._-]+"
 _NAME_WHAT = "a name (letters, digits, dots, dashes, underscores)"
 _TEXT = Text()
 _BOOL = Bool()
-_STRINGS = ListOf(_TEXT, unique=True)
+_STRINGS = ListOf(_TEXT, "refused")
+_WORDS = ListOf(_TEXT, "dropped")
 _ANY_STRINGS = ListOf(_TEXT)
-_STRING_OR_LIST = ListOf(_TEXT, unique=True, scalar=True)
+_STRING_OR_LIST = ListOf(_TEXT, "refused", scalar=True)
+_WORD_OR_LIST = ListOf(_TEXT, "dropped", scalar=True)
 _LABELS = MapOrList("")
 _COMMAND = Custom("a string or a list", read_command)
 _OPTIONS = MapOf(AnyScalarText())
@@ -121,11 +123,11 @@ _DEPENDS_ON = _named_list(
 
 SERVICE_NETWORK = Obj(
     {
-        "aliases": _STRINGS,
+        "aliases": _WORDS,
         "interface_name": _TEXT,
         "ipv4_address": _TEXT,
         "ipv6_address": _TEXT,
-        "link_local_ips": _STRINGS,
+        "link_local_ips": _WORDS,
         "mac_address": _TEXT,
         "driver_opts": _OPTIONS,
         "priority": Int(strings=False, floats=True),
@@ -233,7 +235,6 @@ _VOLUMES = ListOf(
         read_volume,
         _one_of({"bind": "bind", "tmpfs": "tmpfs", "volume": "volume", "image": "image"}, MOUNT),
     ),
-    unique=True,
 )
 
 DEVICE = Obj(
@@ -249,9 +250,7 @@ def _read_long_device(node: Node, path: str, report: Report) -> Node:
     return done
 
 
-_DEVICES = ListOf(
-    ShortOrObj("a string or a mapping", read_device, Custom("a mapping", _read_long_device)), unique=True
-)
+_DEVICES = ListOf(ShortOrObj("a string or a mapping", read_device, Custom("a mapping", _read_long_device)))
 
 FILE_MOUNT = Obj({"source": _TEXT, "target": _TEXT, "uid": _TEXT, "gid": _TEXT, "mode": _MODE})
 
@@ -368,7 +367,7 @@ def _read_ssh(node: Node, path: str, report: Report) -> Node:
             for key, child in mapping(read).items()
         ]
         return Node(items, node.pos, None, node.tag)
-    return ListOf(_TEXT, unique=True, scalar=True).read(node, path, report)
+    return ListOf(_TEXT, "refused", scalar=True).read(node, path, report)
 
 
 # ------------------------------------------------------------------------------------------ services
@@ -606,8 +605,8 @@ SERVICE = Obj(
         "attach": _BOOL,
         "build": ShortOrObj("a path or a mapping", _short_build, BUILD),
         "blkio_config": BLKIO,
-        "cap_add": _STRINGS,
-        "cap_drop": _STRINGS,
+        "cap_add": _WORDS,
+        "cap_drop": _WORDS,
         "cgroup": Enum("host", "private"),
         "cgroup_parent": _TEXT,
         "command": _COMMAND,
@@ -626,21 +625,21 @@ SERVICE = Obj(
         "depends_on": _DEPENDS_ON,
         "device_cgroup_rules": _STRINGS,
         "devices": _DEVICES,
-        "dns": _STRING_OR_LIST,
-        "dns_opt": _STRINGS,
-        "dns_search": _STRING_OR_LIST,
+        "dns": _WORD_OR_LIST,
+        "dns_opt": _WORDS,
+        "dns_search": _WORD_OR_LIST,
         "domainname": _TEXT,
         "entrypoint": _COMMAND,
         "env_file": Custom("a string or a list", _read_env_file),
         "label_file": ListOf(_TEXT, scalar=True),
         "environment": MapOrList(None),
-        "expose": ListOf(AnyScalarText(), unique=True),
+        "expose": ListOf(AnyScalarText(), "dropped"),
         "extends": ShortOrObj("a service or a mapping", _short_extends, EXTENDS),
         "provider": PROVIDER,
         "external_links": _STRINGS,
         "extra_hosts": Custom("a mapping or a list", read_extra_hosts),
         "gpus": Custom('"all" or a list', _read_gpus),
-        "group_add": ListOf(AnyScalarText(), unique=True),
+        "group_add": ListOf(AnyScalarText(), "refused"),
         "healthcheck": HEALTHCHECK,
         "hostname": _TEXT,
         "image": _TEXT,
@@ -648,7 +647,7 @@ SERVICE = Obj(
         "ipc": _TEXT,
         "isolation": _TEXT,
         "labels": _LABELS,
-        "links": _STRINGS,
+        "links": _WORDS,
         "logging": LOGGING,
         "mac_address": _TEXT,
         "mem_limit": Size(),
@@ -667,7 +666,7 @@ SERVICE = Obj(
         "post_start": ListOf(HOOK),
         "pre_stop": ListOf(HOOK),
         "privileged": _BOOL,
-        "profiles": _STRINGS,
+        "profiles": _WORDS,
         "pull_policy": Text(
             _PULL_POLICY, "a pull policy (always, never, missing, build, daily, weekly, every_<time>)"
         ),
@@ -684,7 +683,7 @@ SERVICE = Obj(
         "stop_grace_period": Duration(),
         "stop_signal": _TEXT,
         "storage_opt": MapOf(Anything()),
-        "tmpfs": _STRING_OR_LIST,
+        "tmpfs": _WORD_OR_LIST,
         "tty": _BOOL,
         "ulimits": _ULIMITS,
         "use_api_socket": Bool(strict=True),
@@ -724,16 +723,6 @@ def _maybe_external(fields: Obj, kind: str) -> Custom:
             entries = {**entries, "external": external.replaced(True)}
             if name is not None:
                 entries["name"] = name
-        elif external.value is False:
-            return done
-        allowed = ("external", "name")
-        for key in entries:
-            if key not in allowed and not key.startswith("x-"):
-                report.error(
-                    f'"{key}" cannot be set on an external {kind}: what is external is not created here',
-                    path,
-                    done.key_position(key),
-                )
         return done.replaced(entries)
 
     return Custom(fields.expected, read)

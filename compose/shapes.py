@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from compose.errors import Report, near_miss
 from compose.tree import Node, child_path, type_name
@@ -131,8 +131,8 @@ class Enum:
         return wrong_value(message, node, path, report)
 
 
-_TRUE = frozenset(("true", "1", "t", "y", "yes", "on"))
-_FALSE = frozenset(("false", "0", "f", "n", "no", "off"))
+_TRUE = frozenset(("true", "y", "yes", "on"))
+_FALSE = frozenset(("false", "n", "no", "off"))
 
 
 class Bool:
@@ -290,10 +290,13 @@ class ListOf:
 
     expected = "a list"
 
-    def __init__(self, item: Shape, unique: bool = False, scalar: bool = False) -> None:
-        """`scalar`: a single item may stand without its list."""
+    def __init__(
+        self, item: Shape, repeats: Literal["kept", "dropped", "refused"] = "kept", scalar: bool = False
+    ) -> None:
+        """`repeats`: what happens to the same plain value twice. `scalar`: a single item may stand
+        without its list."""
         self._item = item
-        self._unique = unique
+        self._repeats = repeats
         self._scalar = scalar
         if scalar:
             self.expected = "a string or a list"
@@ -302,8 +305,10 @@ class ListOf:
         value = node.value
         if isinstance(value, list):
             items = [self._item.read(item, f"{path}[{i}]", report) for i, item in enumerate(value)]
-            if self._unique:
+            if self._repeats == "refused":
                 _refuse_repeats(value, path, report)
+            elif self._repeats == "dropped":
+                items = _drop_repeats(items)
             return node.replaced(items)
         if self._scalar and isinstance(value, str):
             return Node([self._item.read(node, path, report)], node.pos, None, node.tag)
@@ -322,6 +327,14 @@ def _refuse_repeats(items: Sequence[Node], path: str, report: Report) -> None:
             report.error(message, f"{path}[{index}]", item.pos)
         else:
             seen[key] = index
+
+
+def _drop_repeats(items: list[Node]) -> list[Node]:
+    found: dict[object, Node] = {}
+    for item in items:
+        value = item.value
+        found[id(item) if isinstance(value, (dict, list)) else (type(value), value)] = item
+    return list(found.values())
 
 
 class MapOf:
@@ -455,7 +468,6 @@ class MapOrList:
                 continue
             entries[name] = item.replaced(rest if equals else self._bare)
             keys[name] = item.pos
-        _refuse_repeats(value, path, report)
         return Node(entries, node.pos, keys, node.tag)
 
 

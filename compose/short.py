@@ -165,8 +165,6 @@ def parse_device(text: str) -> dict[str, str]:
     source = parts[0]
     target = parts[1] if len(parts) > 1 else source
     permissions = parts[2] if len(parts) > 2 else "rwm"
-    if len(parts) == 2 and target and all(char in "rwm" for char in target):
-        target, permissions = source, parts[1]
     if not source:
         raise ShortSyntaxError(f'"{shown(text)}" names no device')
     if not permissions or any(char not in "rwm" for char in permissions):
