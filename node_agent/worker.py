@@ -84,6 +84,8 @@ class _Entry:
     """It had started before this machine (or its tmpfs) went down: it will not run again."""
     dismantling: asyncio.Future[None] | None = None
     """Removes container and namespace; done when they are gone."""
+    reported: bool = False
+    """The managers were told of its end."""
     launch: Launch | None = None
     image: ImageConfig | None = None
     extra_images: tuple[str, ...] = ()
@@ -170,11 +172,13 @@ class Worker:
         await self._group.__aexit__(None, None, None)
 
     def statuses(self) -> Sequence[TaskStatusUpdate]:
-        """The present status of every task here, by id: a new session starts with them."""
+        """The present status of every task here, by id: a new session starts with them. An end that is not
+        cleared away yet comes later, as a report."""
         return [
             TaskStatusUpdate(task_id=entry.id, status=entry.status)
             for _, entry in sorted(self._entries.items())
             if entry.status.state >= TaskState.ACCEPTED
+            and (entry.reported or not terminal(entry.status.state))
         ]
 
     def tasks(self) -> Mapping[str, Task]:
@@ -192,8 +196,7 @@ class Worker:
             gone |= set(self._entries) - {task.id for task in assignments.tasks}
         await self._apply_network()
         for entry in filter(None, new):
-            if entry.status.state > entry.task.status.state:
-                self._report(TaskStatusUpdate(task_id=entry.id, status=entry.status))
+            entry.reported = terminal(entry.task.status.state)
             self._start(entry)
         for task_id in sorted(gone & set(self._entries)):
             self._unassign(self._entries[task_id])
@@ -354,10 +357,10 @@ class Worker:
             try:
                 await self._take(step, entry)
             except PyswarmError as error:
-                await self._fail(entry, str(error))
+                self._fail(entry, str(error))
             except Exception as error:  # a supervisor answers for its task, whatever happened
                 _log.exception("task %s: %s failed", entry.id, step.value)
-                await self._fail(entry, f"agent error in step {step.value}: {error!r}")
+                self._fail(entry, f"agent error in step {step.value}: {error!r}")
         await self._clean(entry)
         if entry.removed:
             await self._forget(entry)
@@ -385,7 +388,7 @@ class Worker:
         elif step is Step.STOP:
             await self._stop(entry)
         else:
-            await self._fail(entry, "task: the container is gone (the node was restarted)")
+            self._fail(entry, "task: the container is gone (the node was restarted)")
 
     async def _breakable(self, entry: _Entry, work: Coroutine[Any, Any, None]) -> None:
         """Take a step that a wish to stop breaks off. A cancellation of the supervisor itself goes on."""
@@ -400,12 +403,15 @@ class Worker:
             entry.work = None
 
     def _set(self, entry: _Entry, state: TaskState, **changes: Any) -> None:
-        """Change the status, remember it, report it. The state never goes back."""
+        """Change the status, remember it, report it. The state never goes back. An end is reported by
+        `_clean`, when container, namespace and ports are gone; it is remembered here, before the container
+        that knows of it is removed."""
         change = replace(entry.status, state=state, timestamp=self._clock.now(), **changes)
         status = lifecycle.advance(entry.status, change)
         entry.status = status
         self._records.save_status(entry.id, status)
-        self._report(TaskStatusUpdate(task_id=entry.id, status=status))
+        if not terminal(status.state):
+            self._report(TaskStatusUpdate(task_id=entry.id, status=status))
 
     # ------------------------------------------------------------------------------------ prepare
 
@@ -525,18 +531,17 @@ class Worker:
             await asyncio.wait((waiter, keeper), return_when=asyncio.FIRST_COMPLETED)
             if not waiter.done() and (error := await keeper):
                 exit_ = await self._terminate(entry, waiter)
-                await self._ended(entry, TaskState.FAILED, error, exit_)
+                self._ended(entry, TaskState.FAILED, error, exit_)
                 return
             exit_ = await waiter
         finally:
             for task in (waiter, keeper):
                 task.cancel()
             await asyncio.gather(waiter, keeper, return_exceptions=True)
-        await self._ended(entry, lifecycle.exit_state(exit_), lifecycle.exit_error(exit_), exit_)
+        self._ended(entry, lifecycle.exit_state(exit_), lifecycle.exit_error(exit_), exit_)
 
-    async def _ended(self, entry: _Entry, state: TaskState, error: str, exit_: Exit) -> None:
+    def _ended(self, entry: _Entry, state: TaskState, error: str, exit_: Exit) -> None:
         entry.container = "ended"
-        await self._dismantle(entry)
         self._set(
             entry,
             state,
@@ -635,7 +640,6 @@ class Worker:
                 waiter.cancel()
                 await asyncio.gather(waiter, return_exceptions=True)
         entry.container = "ended" if entry.container != "absent" else "absent"
-        await self._dismantle(entry)
         fields = _exit_fields(exit_, self._clock.now()) if exit_ else {}
         self._set(entry, TaskState.SHUTDOWN, message="shutdown", **fields)
 
@@ -680,22 +684,16 @@ class Worker:
         except PyswarmError as error:
             _log.warning("task %s: cannot send %s: %s", entry.id, signal, error)
 
-    async def _dismantle(self, entry: _Entry) -> None:
-        """Remove container and namespace, and with it host ports and addresses, before the end is
-        reported: the task's successor may need them."""
-        if entry.dismantling is None:
-            entry.dismantling = asyncio.ensure_future(self._take_down(entry.id))
-        await asyncio.shield(entry.dismantling)
-
     async def _take_down(self, task_id: str) -> None:
+        """Remove container and namespace, and with them host ports and addresses: the task's successor may
+        need them, so this comes before the end is reported."""
         await asyncio.gather(
             _try("delete the container", task_id, self._runtime.delete(task_id)),
             _try("drop the namespace", task_id, self._network.detach(task_id)),
         )
 
-    async def _fail(self, entry: _Entry, error: str) -> None:
+    def _fail(self, entry: _Entry, error: str) -> None:
         """A step did not succeed: REJECTED before the start, FAILED after it."""
-        await self._dismantle(entry)
         self._set(
             entry,
             lifecycle.failure_state(entry.status.state),
@@ -704,7 +702,12 @@ class Worker:
         )
 
     async def _clean(self, entry: _Entry) -> None:
-        await self._dismantle(entry)
+        if entry.dismantling is None:
+            entry.dismantling = asyncio.ensure_future(self._take_down(entry.id))
+        await asyncio.shield(entry.dismantling)
+        if not entry.reported:
+            entry.reported = True
+            self._report(TaskStatusUpdate(task_id=entry.id, status=entry.status))
         await _try("release its storage", entry.id, self._storage.release(entry.id, keep_layer=False))
         entry.launch = None
         entry.image = None

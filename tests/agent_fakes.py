@@ -78,7 +78,7 @@ class FakeRuntime:
         task_id, image = launch.task.id, launch.task.spec.container.image
         self._machine.journal.append(f"create {task_id}")
         await asyncio.sleep(0)
-        if task_id not in self._machine.namespaces and launch.netns is not None:
+        if launch.netns is not None and launch.netns.name not in self._machine.namespaces:
             raise Invalid("no such namespace")
         if image == "nocommand":
             raise Invalid('exec: "nope": executable file not found in $PATH')
