@@ -117,6 +117,10 @@ class Fabric:
             id=node_id, addr=addr, underlay_mtu=1500, host_address=host_address, fabric_address=fabric_address
         )
         self._lock = threading.Lock()
+        self._stale_targets: _Targets = {}
+        self._stale_ports: set[int] = set()
+        self._listing: tuple[str, str] | None = None
+        """Both tables as the kernel lists them, where that is known to be as last written."""
         self._state: State | None = None
         """None until the first `change`, and after one that failed half-way: the next one then goes by what
         it reads from the kernel."""
@@ -252,13 +256,14 @@ class Fabric:
         wanted = State(networks={**networks, "": local_plan(self.node)}, ports=ports)
         with self._lock:
             before, self._state = self._state, None
+            self._listing = None
             if before is None:
                 self._reconcile(wanted)
                 self._write_tables(wanted)
-                self._flush(State(), wanted)
             else:
                 self._advance(before, wanted)
             self._state = wanted
+            self._note_stale(before or State(), wanted)
 
     def _advance(self, old: State, new: State) -> None:
         for network_id in sorted(new.networks):
@@ -275,7 +280,6 @@ class Fabric:
         for network_id in sorted(old.networks):
             if network_id not in new.networks:
                 self._remove_network(old.networks[network_id])
-        self._flush(old, new)
 
     def _make_network(self, plan: NetworkPlan) -> None:
         route = self._inside.route
@@ -338,15 +342,17 @@ class Fabric:
             if self._state is None:
                 return ()
             fixed = list(self._reconcile(self._state))
-            before = (self._inside.nft.listing(_FAMILY_TABLE), self._nft_host.listing(self._host_table))
-            self._write_tables(self._state)
-            after = (self._inside.nft.listing(_FAMILY_TABLE), self._nft_host.listing(self._host_table))
-            fixed += [
-                f"packet rules of {name}"
-                for name, a, b in zip(("fabric", "host"), before, after, strict=True)
-                if a != b
-            ]
-        return fixed
+            before = self._list_tables()
+            if self._listing is None or before != self._listing:
+                self._write_tables(self._state)
+                self._listing = self._list_tables()
+                names = ("fabric", "host")
+                changed = zip(names, before, self._listing, strict=True)
+                fixed += [f"packet rules of {name}" for name, was, now in changed if was != now]
+            return fixed
+
+    def _list_tables(self) -> tuple[str, str]:
+        return self._inside.nft.listing(_FAMILY_TABLE), self._nft_host.listing(self._host_table)
 
     def _reconcile(self, wanted: State) -> Sequence[str]:
         """Links, addresses and entries as in `wanted`, by reading the kernel's own."""
@@ -385,22 +391,31 @@ class Fabric:
 
     # ---------------------------------------------------------------------------------- stale connections
 
-    def _flush(self, old: State, new: State) -> None:
-        """Forget UDP connections to targets that are no more: their clients would go on talking to them."""
-        targets = _changed_targets(old, new)
-        if targets:
-            stale = [
-                connection
-                for connection in self._inside.conntrack.connections(_UDP)
-                if (allowed := _allowed(targets, connection)) is not None
-                and connection.answers_from not in allowed
-            ]
-            self._inside.conntrack.delete(stale)
+    def _note_stale(self, old: State, new: State) -> None:
+        """Remember whose UDP connections may lead to targets that are no more (or to none, from the time when
+        there was no target): their clients would go on talking to nobody."""
+        self._stale_targets.update(_changed_targets(old, new))
         before, after = _host_ports(old.ports), _host_ports(new.ports)
-        changed = {port for port in before.keys() | after.keys() if before.get(port) != after.get(port)}
-        if changed and self._host_conntrack is not None:
-            found = self._host_conntrack.connections(_UDP)
-            self._host_conntrack.delete([c for c in found if c.destination_port in changed])
+        self._stale_ports.update(
+            port for port in before.keys() | after.keys() if before.get(port) != after.get(port)
+        )
+
+    @property
+    def has_stale(self) -> bool:
+        return bool(self._stale_targets or self._stale_ports)
+
+    def flush(self) -> None:
+        """Forget the stale UDP connections. Costs the kernel a walk through its whole table (9 ms for 262,144
+        buckets), so this is not part of `change`: callers let some changes come together."""
+        with self._lock:
+            targets, self._stale_targets = self._stale_targets, {}
+            ports, self._stale_ports = self._stale_ports, set()
+            if targets:
+                found = self._inside.conntrack.connections(_UDP)
+                self._inside.conntrack.delete([c for c in found if _is_stale(targets, c)])
+            if ports and self._host_conntrack is not None:
+                found = self._host_conntrack.connections(_UDP)
+                self._host_conntrack.delete([c for c in found if c.destination_port in ports])
 
     # -------------------------------------------------------------------------------------------- tasks
 
@@ -617,10 +632,12 @@ def _changed_targets(old: State, new: State) -> _Targets:
     return found
 
 
-def _allowed(targets: _Targets, connection: netlink.Connection) -> frozenset[str] | None:
-    """Who may answer this connection; None when it is none of the changed ones."""
-    exact = targets.get((connection.destination, connection.destination_port))
-    return exact if exact is not None else targets.get((connection.destination, 0))
+def _is_stale(targets: _Targets, connection: netlink.Connection) -> bool:
+    """Whether it goes to one of the changed addresses and is answered by none of those that may."""
+    for key in ((connection.destination, connection.destination_port), (connection.destination, 0)):
+        if key in targets:
+            return connection.answers_from not in targets[key]
+    return False
 
 
 def _host_ports(ports: PortPlan) -> dict[int, str]:

@@ -18,12 +18,13 @@ from pathlib import Path
 
 from node_agent.network import dns, fabric, namespaces, plan
 from node_agent.ports import BindMount, Paths
-from pyswarm.errors import Conflict, Invalid
+from pyswarm.errors import Conflict, Invalid, PyswarmError
 from pyswarm.objects import IngressPort, NetworkTable, Task
 from pyswarm.specs import ContainerSpec, PortConfig
 
 _log = logging.getLogger(__name__)
 
+_FLUSH_PAUSE = 0.1
 _SOCKET_KINDS = {
     "tcp": (socket.SOCK_STREAM, 0),
     "udp": (socket.SOCK_DGRAM, 0),
@@ -78,6 +79,8 @@ class NetworkManager:
         self._resolv: tuple[int, plan.ResolvConf] = (0, plan.ResolvConf())
         self._changing = asyncio.Lock()
         self._adopted = False
+        self._flushing: asyncio.Task[None] | None = None
+        """Ours to end: `stop` does."""
 
     # --------------------------------------------------------------------------------------- life cycle
 
@@ -99,6 +102,10 @@ class NetworkManager:
         """Stop serving names; with `remove`, also drop every namespace, link and rule of ours."""
         await self._dns.close()
         async with self._changing:
+            if self._flushing is not None:
+                self._flushing.cancel()
+                await asyncio.gather(self._flushing, return_exceptions=True)
+                self._flushing = None
             self._release_ports(frozenset())
             if remove:
                 for task_id in await self.known():
@@ -178,6 +185,17 @@ class NetworkManager:
     async def _change(self) -> None:
         plans = {network_id: p for network_id, p in self._plans.items() if network_id}
         await asyncio.to_thread(self._fabric.change, plans, self._ports)
+        if self._fabric.has_stale and (self._flushing is None or self._flushing.done()):
+            self._flushing = asyncio.create_task(self._flush(), name="forget stale connections")
+
+    async def _flush(self) -> None:
+        """Forget stale connections at once, and those of further changes at most every 100 ms."""
+        while self._fabric.has_stale:
+            try:
+                await asyncio.to_thread(self._fabric.flush)
+            except PyswarmError as exc:
+                _log.warning("stale UDP connections could not be removed: %s", exc)
+            await asyncio.sleep(_FLUSH_PAUSE)
 
     async def _adopt(self, tasks: Mapping[str, Task]) -> None:
         """Serve names to the tasks that have a namespace already; drop the namespaces of nobody."""

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -353,7 +353,7 @@ def by_id(*tasks: Task) -> dict[str, Task]:
 
 
 @contextlib.contextmanager
-def echo(machine: Machine, task_id: str, port: int = 80) -> Iterator[Echo]:
+def echo(machine: Machine, task_id: str, port: int = 80) -> Generator[Echo]:
     server = machine.in_task(task_id, lambda: Echo(task_id, port))
     try:
         yield server

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.network_lab import Lab, Net, by_id, echo, tables, task, tcp, udp
+from tests.integration.network_lab import Lab, Net, by_id, echo, tables, task, tcp, udp, until
 
 pytestmark = pytest.mark.root
 
@@ -47,9 +48,30 @@ async def test_vip_is_even_healthy_only_and_keeps_the_client(lab: Lab) -> None:
         await machine.call("apply", tables(net), (), by_id(*tasks))
         with pytest.raises(ConnectionRefusedError):
             machine.in_task("client", lambda: tcp(vip))
-        with pytest.raises(ConnectionRefusedError):
-            machine.in_task("client", lambda: udp(vip))
+        with machine.in_task("client", lambda: _udp_socket(vip)) as talking:
+            until(lambda: _answer(talking) == "refused")
+            net.set_health("web13", True)
+            await machine.call("apply", tables(net), (), by_id(*tasks))
+            until(lambda: _answer(talking) == f"web13 {client}")
         net.set_health("web13", True)
         await machine.call("apply", tables(net), (), by_id(*tasks))
         assert machine.in_task("client", lambda: tcp(vip)) == f"web13 {client}"
         assert machine.in_task("client", lambda: udp(vip)) == f"web13 {client}"
+
+
+def _udp_socket(address: str) -> socket.socket:
+    item = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    item.settimeout(0.1)
+    item.connect((address, 80))
+    return item
+
+
+def _answer(item: socket.socket) -> str:
+    """One question on the same connection."""
+    try:
+        item.send(b"x")
+        return item.recv(100).decode()
+    except ConnectionRefusedError:
+        return "refused"
+    except TimeoutError:
+        return "silence"
