@@ -47,7 +47,7 @@ def next_step(desired: TaskState, observed: TaskState, container: Container, pre
     """
     if terminal(observed):
         return Step.CLEAN
-    if desired > TaskState.RUNNING:
+    if desired > TaskState.COMPLETE:
         return Step.STOP
     if container in ("started", "ended"):
         return Step.WATCH

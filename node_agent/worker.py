@@ -104,7 +104,7 @@ class _Entry:
 
     @property
     def stopping(self) -> bool:
-        return self.desired > TaskState.RUNNING
+        return self.desired > TaskState.COMPLETE
 
 
 class Worker:

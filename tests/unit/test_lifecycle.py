@@ -35,6 +35,8 @@ S = TaskState
         (S.RUNNING, S.ASSIGNED, "absent", False, Step.ACCEPT),
         (S.RUNNING, S.ACCEPTED, "absent", False, Step.PREPARE),
         (S.RUNNING, S.PREPARING, "absent", False, Step.PREPARE),
+        (S.COMPLETE, S.READY, "absent", True, Step.START),
+        (S.COMPLETE, S.RUNNING, "started", True, Step.WATCH),
         (S.READY, S.ACCEPTED, "absent", False, Step.PREPARE),
         (S.READY, S.READY, "absent", True, Step.HOLD),
         (S.READY, S.READY, "absent", False, Step.PREPARE),
