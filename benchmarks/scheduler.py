@@ -170,6 +170,7 @@ def run_reactions(nodes: int, total: int) -> None:
             networks=(),
             status=replace(now.status, state=TaskState.NEW),
         )
+        rounds.committed.clear()
         reactions.append(timed(lambda failed=failed, fresh=fresh: rounds.put(failed, fresh)))
 
         def deliver() -> None:

@@ -94,7 +94,7 @@ class Allocator:
 
     def __init__(self, exclude: Sequence[str] = ()) -> None:
         self._exclude = tuple(exclude)
-        self._ledger = Ledger()
+        self.ledger = Ledger()
         self._subnets = SubnetAllocator(exclude)
         self._blocked: dict[str, None] = {}
         """Services whose endpoint could not be allocated; more than those does no harm."""
@@ -104,13 +104,13 @@ class Allocator:
     def keys(self, change: Changed, view: View) -> Iterable[Key]:
         obj = change.obj
         if isinstance(obj, Task):
-            self._ledger.note("task", obj.id)
+            self.ledger.note("task", obj.id)
             return self._keys_of_task(change, view)
         if isinstance(obj, Service):
-            self._ledger.note("service", obj.id)
+            self.ledger.note("service", obj.id)
             return self._keys_of_service(change, view)
         if isinstance(obj, Network):
-            self._ledger.note("network", obj.id)
+            self.ledger.note("network", obj.id)
             return self._keys_of_network(change, view)
         if isinstance(obj, Cluster):
             return [("network", n.id) for n in view.networks() if _unallocated(n)]
@@ -128,7 +128,7 @@ class Allocator:
 
     def _freed(self, view: View, network_ids: Iterable[str]) -> list[Key]:
         """The networks among these for which an address or a user less makes a difference."""
-        waited_for = bool(self._ledger.new_services() or self._blocked)
+        waited_for = bool(self.ledger.new_services() or self._blocked)
         keys: list[Key] = []
         for id in network_ids:
             network = view.get(Network, id)
@@ -166,18 +166,18 @@ class Allocator:
         return keys
 
     def everything(self, view: View) -> Iterable[Key]:
-        self._ledger.rebuild(view)
+        self.ledger.rebuild(view)
         self._subnets.forget()
         keys: list[Key] = [("network", network.id) for network in view.networks()]
         keys.extend(("service", service.id) for service in view.services())
         known = {id for kind, id in keys if kind == "service"}
-        keys.extend(("service", id) for id in self._ledger.new_services() if id not in known)
+        keys.extend(("service", id) for id in self.ledger.new_services() if id not in known)
         return keys
 
     # --------------------------------------------------------------------------------------------- deciding
 
     def plan(self, view: View, keys: Collection[Key], now: float) -> Plan:
-        self._ledger.sync(view)
+        self.ledger.sync(view)
         work = _Round(view, now)
         services = {id: None for kind, id in keys if kind == "service"}
         if PORTS in keys:
@@ -210,15 +210,15 @@ class Allocator:
                 cluster.id if cluster is not None else "",
                 cluster.spec if cluster is not None else ClusterSpec(),
             )
-        vni = network.vni or self._subnets.vni(self._ledger.vnis)
+        vni = network.vni or self._subnets.vni(self.ledger.vnis)
         allocated = replace(network, pools=pools, vni=vni)
         work.networks[network.id] = allocated
         work.plan.put(allocated)
-        self._ledger.assume("network", allocated)
+        self.ledger.assume("network", allocated)
 
     def _add_waiting(self, work: _Round, networks: Iterable[Network], services: dict[str, None]) -> None:
         """Add the services that waited for one of the networks, or whose virtual IP on it is missing."""
-        for id in dict.fromkeys((*self._blocked, *self._ledger.new_services())):
+        for id in dict.fromkeys((*self._blocked, *self.ledger.new_services())):
             services[id] = None
         allocated = [network for network in networks if network.id in work.networks]
         for network in allocated:
@@ -256,7 +256,7 @@ class Allocator:
         )
         if kept != endpoint:
             work.services[service.id] = replace(service, endpoint=kept)
-            self._ledger.assume("service", work.services[service.id])
+            self.ledger.assume("service", work.services[service.id])
 
     def _plan_service(self, work: _Round, stored: Service) -> str:
         """Allocate the endpoint; returns why it cannot be, or ""."""
@@ -267,11 +267,11 @@ class Allocator:
                 endpoint = self._allocate_endpoint(work, service)
             except _NotYet as error:
                 reason = str(error)
-                self._ledger.let_go(("service", service.id))
+                self.ledger.let_go(("service", service.id))
             else:
                 service = replace(service, endpoint=endpoint)
                 work.services[service.id] = service
-                self._ledger.assume("service", service)
+                self.ledger.assume("service", service)
         if reason:
             self._blocked[service.id] = None
         else:
@@ -330,7 +330,7 @@ class Allocator:
         if wanted.published_port or wanted.publish_mode == "host":
             return wanted
         besides = [p.published_port for p in (*given, *kept) if p.protocol == wanted.protocol]
-        number = self._ledger.free_port(wanted.protocol, besides)
+        number = self.ledger.free_port(wanted.protocol, besides)
         if number is None:
             raise _NotYet(
                 f"every {wanted.protocol} port from {FIRST_AUTOMATIC_PORT} to {LAST_AUTOMATIC_PORT} is "
@@ -343,7 +343,7 @@ class Allocator:
     ) -> None:
         if not port.published_port:
             return
-        holder = self._ledger.port_holder(port, besides=service.id)
+        holder = self.ledger.port_holder(port, besides=service.id)
         what = f"port {port.published_port}/{port.protocol}"
         if holder is not None:
             other = work.service(holder)
@@ -361,20 +361,20 @@ class Allocator:
         service = work.service(service_id) if service_id else None
         if service_id and (service is None or service.pending_delete):
             return
-        tasks = [work.view.get(Task, id) for id in self._ledger.new_tasks(service_id)]
+        tasks = [work.view.get(Task, id) for id in self.ledger.new_tasks(service_id)]
         for task in sorted((t for t in tasks if t is not None), key=lambda t: (t.slot, t.id)):
             try:
                 if reason:
                     raise _NotYet(reason)
                 allocated = self._allocate_task(work, task, service)
             except _NotYet as error:
-                self._ledger.let_go(("task", task.id))
+                self.ledger.let_go(("task", task.id))
                 if task.status.err != str(error):
                     status = replace(task.status, timestamp=work.now, err=str(error))
                     work.plan.put(replace(task, status=status))
             else:
                 work.plan.put(allocated)
-                self._ledger.assume("task", allocated)
+                self.ledger.assume("task", allocated)
 
     def _allocate_task(self, work: _Round, task: Task, service: Service | None) -> Task:
         endpoint = task.endpoint
@@ -431,12 +431,12 @@ class Allocator:
                 self._check_free(work, network, pool, address)
             else:
                 address = self._choose(work, network, pool)
-            self._ledger.hold(network.id, address, owner)
+            self.ledger.hold(network.id, address, owner)
             taken.append(address)
         return [pool.cidr(address) for pool, address in zip(ranges, taken, strict=True)], taken[0]
 
     def _choose(self, work: _Round, network: Network, pool: Range) -> int:
-        address = self._ledger.free_address(network.id, pool)
+        address = self.ledger.free_address(network.id, pool)
         if address is None:
             work.full[network.id] = (
                 f"network {network.spec.name or network.id} is full: no free address in {pool.subnet}; "
@@ -450,7 +450,7 @@ class Allocator:
         text = pool.cidr(number).partition("/")[0]
         if number in pool.reserved:
             raise _NotYet(f"address {text} of network {name} is reserved: choose another")
-        owner = self._ledger.owner(network.id, number)
+        owner = self.ledger.owner(network.id, number)
         if owner is None:
             return
         kind, id = owner

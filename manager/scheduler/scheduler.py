@@ -41,7 +41,7 @@ class Scheduler:
     name = "scheduler"
 
     def __init__(self) -> None:
-        self._usage = Usage()
+        self.usage = Usage()
         self._view: View | None = None
         self._statics: dict[Static, tuple[dict[str, None], Counter[str]]] = {}
 
@@ -61,7 +61,7 @@ class Scheduler:
         before, after = change.before, change.after
         assert before is None or isinstance(before, Task)
         assert after is None or isinstance(after, Task)
-        self._usage.note((after or before).id)  # pyright: ignore[reportOptionalMemberAccess]
+        self.usage.note((after or before).id)  # pyright: ignore[reportOptionalMemberAccess]
         keys: list[Key] = []
         if after is not None and is_waiting(after) and not _same_but_status(before, after):
             keys.append(("service", after.service_id))
@@ -73,20 +73,20 @@ class Scheduler:
         before, after = change.before, change.after
         assert before is None or isinstance(before, Node)
         assert after is None or isinstance(after, Node)
-        self._usage.note_node(obj.id, after is not None)
+        self.usage.note_node(obj.id, after is not None)
         if _same_for_placing(before, after):
             return []
         self._statics.clear()
         return [("node", obj.id)]
 
     def everything(self, view: View) -> Iterable[Key]:
-        self._usage.rebuild(view)
+        self.usage.rebuild(view)
         self._statics.clear()
-        return [("service", id) for id in self._usage.waiting_services()]
+        return [("service", id) for id in self.usage.waiting_services()]
 
     def _waiting(self, view: View) -> list[str]:
-        self._usage.sync(view)
-        return self._usage.waiting_services()
+        self.usage.sync(view)
+        return self.usage.waiting_services()
 
     # --------------------------------------------------------------------------------------------- deciding
 
@@ -94,7 +94,7 @@ class Scheduler:
         if self._view is not view:
             self._statics.clear()
             self._view = view
-        self._usage.sync(view)
+        self.usage.sync(view)
         plan = Plan()
         services = {id: None for kind, id in keys if kind == "service"}
         nodes = [node for kind, id in keys if kind == "node" and (node := view.get(Node, id)) is not None]
@@ -115,7 +115,7 @@ class Scheduler:
         return plan
 
     def _waiting_tasks(self, view: View, service_id: str) -> list[Task]:
-        tasks = [view.get(Task, id) for id in self._usage.waiting_tasks(service_id)]
+        tasks = [view.get(Task, id) for id in self.usage.waiting_tasks(service_id)]
         return sorted((task for task in tasks if task is not None), key=lambda task: (task.slot, task.id))
 
     def _add_services_that_fit(
@@ -123,7 +123,7 @@ class Scheduler:
     ) -> None:
         """Add the waiting services of which a task now fits on one of the nodes; the others only see
         numbers change in their reason, and are asked when it is due."""
-        for id in self._usage.waiting_services():
+        for id in self.usage.waiting_services():
             if id in services:
                 continue
             samples = self._samples(view, id)
@@ -137,7 +137,7 @@ class Scheduler:
         """One waiting task for each thing that the service's waiting tasks ask for."""
         service = view.get(Service, service_id)
         each = service is not None and service.spec.volumes_per_slot
-        ids = (self._usage.waiting_tasks if each else self._usage.waiting_samples)(service_id)
+        ids = (self.usage.waiting_tasks if each else self.usage.waiting_samples)(service_id)
         return [task for id in ids if (task := view.get(Task, id)) is not None]
 
     def _fits_one(self, view: View, task: Task, nodes: Iterable[Node]) -> bool:
@@ -147,8 +147,8 @@ class Scheduler:
         )
 
     def _reason(self, request: Request, node: Node) -> str:
-        own = self._usage.service_counts(request.service_id).get(node.id, 0)
-        return reason_against(request, node, self._usage.load(node.id), own)
+        own = self.usage.service_counts(request.service_id).get(node.id, 0)
+        return reason_against(request, node, self.usage.load(node.id), own)
 
     def _confirm(self, view: View, task: Task, plan: Plan, now: float) -> None:
         node = view.get(Node, task.node_id)
@@ -166,7 +166,7 @@ class Scheduler:
         placement = first.spec.placement
         placer = Placer(
             view,
-            self._usage,
+            self.usage,
             request,
             eligible,
             preferences=[preference.spread_descriptor for preference in placement.preferences],
@@ -213,7 +213,7 @@ class Scheduler:
     def _assign(
         self, view: View, task: Task, node: Node, request: Request, message: str, plan: Plan, now: float
     ) -> None:
-        generic = claim_generic(node, self._usage.load(node.id), request.generic) if request.generic else ()
+        generic = claim_generic(node, self.usage.load(node.id), request.generic) if request.generic else ()
         status = replace(task.status, state=TaskState.ASSIGNED, timestamp=now, message=message, err="")
         assigned = replace(
             task,
@@ -223,7 +223,7 @@ class Scheduler:
             volumes_node=node.id if _keeps_volumes(view, task) else task.volumes_node,
         )
         plan.put(assigned)
-        self._usage.assume(assigned)
+        self.usage.assume(assigned)
 
     def _wait(self, task: Task, text: str, key: Key, plan: Plan, now: float) -> None:
         if task.status.err == text:

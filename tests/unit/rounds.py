@@ -55,7 +55,7 @@ class Rounds:
         self.now = now
         self.revision = 0
         self.committed: list[Changed] = []
-        """Every change of the last round, with versions, as observers see it."""
+        """Every change since somebody cleared it, with versions, as observers see it."""
 
     @property
     def view(self) -> View:
@@ -106,7 +106,7 @@ class Rounds:
             if after is not None
         ]
         self.state.settle(written, self.revision)
-        self.committed = [
+        self.committed += [
             Changed(before, self.view.get(kind, id))
             for kind, id, before, _ in staged
             if before is not None or self.view.get(kind, id) is not None

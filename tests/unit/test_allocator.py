@@ -134,10 +134,12 @@ def test_given_gateways_and_internal_networks() -> None:
 
 
 def test_ipv6_subnets_are_the_clusters_own() -> None:
-    rounds = start(network("net", enable_ipv6=True), network("six", created=2, enable_ipv4=False, enable_ipv6=True))
+    rounds = start(
+        network("net", enable_ipv6=True), network("six", created=2, enable_ipv4=False, enable_ipv6=True)
+    )
     four, six = rounds.get(network("net")).pools
     assert four.subnet == "10.0.0.0/24"
-    assert ipaddress.ip_network(six.subnet).subnet_of(ipaddress.IPv6Network("fd00::/8"))
+    assert ipaddress.IPv6Network(six.subnet).subnet_of(ipaddress.IPv6Network("fd00::/8"))
     assert six.subnet.endswith("/64")
     [only] = rounds.get(network("six")).pools
     assert only.subnet != six.subnet
@@ -460,7 +462,10 @@ def test_who_waits_for_a_port_gets_it_when_it_is_dropped() -> None:
 
 def test_a_service_that_is_being_removed_gives_its_ports_at_once() -> None:
     rounds = start(INGRESS, network("net"))
-    first, second = service("first", ports=[HTTP], networks=["net"]), service("second", ports=[HTTP], created=2)
+    first, second = (
+        service("first", ports=[HTTP], networks=["net"]),
+        service("second", ports=[HTTP], created=2),
+    )
     rounds.put(first, second, *new(second, 1))
     before = vips(rounds, first)
     rounds.update(first, lambda s: replace(s, pending_delete=True))
