@@ -1,8 +1,7 @@
-"""Takes records away: tasks that are told to go and have gone, history beyond the limit, removed services
-and networks.
+"""Takes records away: tasks that are told to go and have gone, history beyond the limit, removed services.
 
-Keys: `("slot", slot_key)` for one slot's history, `("service", id)` for a service that is (being) removed,
-`("network", id)` for a network that is.
+Keys: `("slot", slot_key)` for one slot's history, `("service", id)` for a service that is (being) removed.
+(Removed networks are the allocator's.)
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import replace
 
 from manager.orchestrator.tasks import age_order, wanted
 from manager.state import Changed, Key, Plan, View, slot_key
-from pyswarm.objects import Cluster, Network, Service, Task, TaskState, alive
+from pyswarm.objects import Cluster, Service, Task, TaskState, alive
 
 DEFAULT_HISTORY = 5
 
@@ -27,9 +26,7 @@ class TaskReaper:
         if isinstance(obj, Task):
             return _keys_of_task(change, view, obj)
         if isinstance(obj, Service):
-            return _keys_of_service(change, view, obj)
-        if isinstance(obj, Network):
-            return (("network", obj.id),) if change.after is not None and obj.pending_delete else ()
+            return (("service", obj.id),) if change.after is None or obj.pending_delete else ()
         if isinstance(obj, Cluster):
             return self.everything(view) if _limit_changed(change) else ()
         return ()
@@ -42,7 +39,6 @@ class TaskReaper:
             if view.get(Service, task.service_id) is None:
                 keys["service", task.service_id] = None
         keys.update((("service", s.id), None) for s in view.services() if s.pending_delete)
-        keys.update((("network", n.id), None) for n in view.networks() if n.pending_delete)
         return keys
 
     def plan(self, view: View, keys: Collection[Key], now: float) -> Plan:
@@ -54,9 +50,6 @@ class TaskReaper:
         for kind, id in keys:
             if kind == "slot":
                 _reap_slot(view, id, plan, gone)
-        for kind, id in keys:
-            if kind == "network":
-                _dismiss_network(view, id, plan)
         return plan
 
 
@@ -67,30 +60,12 @@ def reapable(task: Task) -> bool:
 
 def _keys_of_task(change: Changed, view: View, task: Task) -> list[Key]:
     service = view.get(Service, task.service_id)
-    removed = service is None or service.pending_delete
     keys: list[Key] = []
-    if removed:
+    if service is None or service.pending_delete:
         keys.append(("service", task.service_id))
-    if change.after is None:
-        keys += [("network", n.network_id) for n in task.networks if _leaving(view, n.network_id)]
-    elif not removed and (not wanted(task) or not alive(task.status.state)):
+    elif change.after is not None and (not wanted(task) or not alive(task.status.state)):
         keys.append(("slot", slot_key(task)))
     return keys
-
-
-def _keys_of_service(change: Changed, view: View, service: Service) -> list[Key]:
-    keys: list[Key] = []
-    if change.after is None or service.pending_delete:
-        keys.append(("service", service.id))
-    before = change.before
-    if isinstance(before, Service) and (change.after is None or before.spec is not service.spec):
-        keys += [("network", n.target) for n in before.spec.task.networks if _leaving(view, n.target)]
-    return keys
-
-
-def _leaving(view: View, network_id: str) -> bool:
-    network = view.get(Network, network_id)
-    return network is not None and network.pending_delete
 
 
 def _limit_changed(change: Changed) -> bool:
@@ -141,11 +116,3 @@ def _reap_slot(view: View, key: str, plan: Plan, gone: dict[str, None]) -> None:
     past = sorted((t for t in history if t is not newest), key=age_order)
     for task in past[: max(0, len(past) - limit)]:
         plan.delete(task)
-
-
-def _dismiss_network(view: View, network_id: str, plan: Plan) -> None:
-    network = view.get(Network, network_id)
-    if network is None or not network.pending_delete:
-        return
-    if not view.services_on_network(network_id) and not view.tasks_of_network(network_id):
-        plan.delete(network)

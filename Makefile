@@ -1,0 +1,61 @@
+# pyswarm: `make demo` shows it, `make test` proves it, `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := pyswarm compose manager node_agent tests proto benchmarks
+
+.PHONY: help demo demo-down test test-fast check format lint types contracts proto proto-check bench clean deps deps-dev
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+deps:
+	@scripts/install-deps.sh --demo
+
+deps-dev:
+	@scripts/install-deps.sh --dev
+
+.venv/installed: pyproject.toml
+	@echo "installing pyswarm into .venv"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml
+	@echo "installing pyswarm and its tools into .venv"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/installed
+
+demo: deps .venv/installed ## Start a one-node cluster, deploy the shop, send it a request
+	@scripts/demo.sh up
+
+demo-down: ## Take the demo's cluster down and leave nothing behind
+	@scripts/demo.sh down
+
+test: deps-dev .venv/installed-dev ## All tests, those with real containers too (as root)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: .venv/installed-dev ## The tests that need no root
+	$(BIN)/python -m pytest -q -m "not root and not e2e and not sim and not differential" $(ARGS)
+
+check: .venv/installed-dev ## Format, lint, types, import contracts, protos up to date, fast tests
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+	$(MAKE) test-fast
+
+format: .venv/installed-dev ## Format the code
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+proto: .venv/installed-dev ## Bring proto/ and the compiled messages in step with the dataclasses
+	$(BIN)/python proto/generate.py
+
+bench: deps-dev .venv/installed-dev ## Cost of a task beside the bare runtime, and what an idle node uses
+	$(BIN)/python benchmarks/task.py
+
+clean: ## Remove what builds and tests leave in the checkout
+	rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
