@@ -40,7 +40,7 @@ _BACKOFF_FIRST, _BACKOFF_MAX = 0.05, 5.0
 _STEADY = 10.0
 """Seconds after which a running etcd counts as well, and the back-off starts anew."""
 _LOCK_WAIT = 10.0
-_STOP_WAIT = 5.0
+_STOP_WAIT = 3.0
 
 
 class MemberRemoved(Fatal):
@@ -326,7 +326,7 @@ class EtcdProcess:
                 await self.stop()
 
     async def stop(self) -> None:
-        """End it: gracefully, after 5 seconds by force. Harmless when it does not run."""
+        """End it: gracefully, after 3 seconds by force. Harmless when it does not run."""
         self._stopping = True
         process, self._process = self._process, None
         if process is not None and process.returncode is None:

@@ -85,7 +85,7 @@ class EtcdStore:
         end = successor(prefix)
         request = pb.RangeRequest(key=prefix, range_end=end, limit=_FIRST_PAGE)
         while True:
-            page = await self._client.call(RANGE, request, repeatable=True)
+            page = await self._client.call(RANGE, request, repeatable=True, attempt=self._client.timeout)
             objects.extend(self._decode(kv) for kv in page.kvs)
             revision = request.revision or page.header.revision
             if not page.more:

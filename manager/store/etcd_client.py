@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -33,6 +33,10 @@ SERVER_NAME = "pyswarm-etcd"
 """The DNS name in every manager's certificate; all endpoints answer to it."""
 AVOID = 2.0
 """Seconds for which a failed endpoint is used only if there is no other."""
+ATTEMPT = 1.5
+"""Seconds that one endpoint has for a request which may be repeated on another."""
+_DOUBT = 0.4
+"""Seconds after which, and in which steps, the fate of a write is looked into."""
 _METADATA = (("hasleader", "true"),)
 """Asks a member to refuse at once, or to end the stream, while it knows of no leader."""
 
@@ -127,12 +131,20 @@ def translate(error: grpc.aio.AioRpcError, endpoint: str) -> PyswarmError:
     return _CLASSES.get(error.code(), Unavailable)(f"etcd at {endpoint}: {details}")
 
 
+class _Answer(Protocol):
+    """All of etcd's answers have a header."""
+
+    header: pb.ResponseHeader
+
+
 class _Endpoint:
     """One member's address and the channel to it."""
 
     def __init__(self, address: str, tls: Tls | None) -> None:
         self.address = address
         self.avoid_until = 0.0
+        self.term = 0
+        """Raft's term as of the last answer; 0 before the first."""
         if tls is None:
             self.channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
             return
@@ -152,7 +164,41 @@ class _Endpoint:
             response_deserializer=call.response.FromString,
         )
         metadata = _METADATA if call.path.startswith(("/etcdserverpb.KV/", "/etcdserverpb.Lease/")) else None
-        return cast("ResponseT", await method(request, timeout=timeout, metadata=metadata))
+        answer = cast("ResponseT", await method(request, timeout=timeout, metadata=metadata))
+        self.term = cast("_Answer", answer).header.raft_term or self.term
+        return answer
+
+    async def write(self, call: Call[RequestT, ResponseT], request: RequestT, timeout: float) -> ResponseT:
+        """Like `unary`, but gives up early on a write that nobody will answer any more.
+
+        A follower does not tell when the leader that it has passed a write to dies: it lets the client
+        wait. So a write that takes long is given up once the term has changed since (or the member does
+        not even answer a question); one that is slow because of a slow disk is not.
+        """
+        term = self.term
+        sending = asyncio.ensure_future(self.unary(call, request, timeout))
+        try:
+            strikes = 0
+            while not sending.done() and strikes < 2:
+                await asyncio.wait({sending}, timeout=_DOUBT)
+                if not sending.done() and await self._lost(term):
+                    strikes += 1
+            if not sending.done():
+                raise Unavailable(
+                    f"etcd at {self.address} lost its leader during a write: whether it wrote is not known"
+                )
+            return sending.result()
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    async def _lost(self, term: int) -> bool:
+        """Whether a write sent in that term may have gone astray."""
+        try:
+            status = await self.unary(STATUS, pb.StatusRequest(), _DOUBT)
+        except grpc.aio.AioRpcError:
+            return True
+        return status.leader == 0 or status.raftTerm != (term or status.raftTerm)
 
 
 class EtcdClient:
@@ -226,9 +272,11 @@ class EtcdClient:
         *,
         repeatable: bool = False,
         timeout: float | None = None,
+        attempt: float = ATTEMPT,
     ) -> ResponseT:
-        """The answer. A `repeatable` request goes to the next endpoint when one fails; any other is sent
-        once, and again only where it was refused unread. Raises the translated error."""
+        """The answer. A `repeatable` request goes to the next endpoint when one fails, or has not answered
+        in `attempt` seconds; any other is sent once, and again only where it was refused unread. Raises the
+        translated error."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self.timeout if timeout is None else timeout)
         last: PyswarmError | None = None
@@ -237,9 +285,11 @@ class EtcdClient:
                 endpoint = await self._pick(left)
             except Unavailable as error:
                 raise last or error from None
-            share = (deadline - loop.time()) / (2 if repeatable and len(self._addresses) > 1 else 1)
+            left = max(deadline - loop.time(), 0.01)
             try:
-                return await endpoint.unary(call, request, max(share, 0.01))
+                if not repeatable:
+                    return await endpoint.write(call, request, left)
+                return await endpoint.unary(call, request, min(left, attempt))
             except grpc.aio.AioRpcError as error:
                 last = translate(error, endpoint.address)
                 if not isinstance(last, Unavailable):
@@ -247,6 +297,9 @@ class EtcdClient:
                 endpoint.failed()
                 if not repeatable and (error.details() or "") not in _REFUSED:
                     raise last from None
+            except Unavailable:
+                endpoint.failed()
+                raise
             await asyncio.sleep(0.05)
         raise last or Unavailable(f"no answer from etcd in time ({', '.join(self._addresses)})")
 
