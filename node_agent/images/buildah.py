@@ -40,6 +40,8 @@ _HOLDER = "pyswarm-"
 """Prefix of the working containers that hold an image's mount and keep it from being removed."""
 _EVERY = re.compile(r"every_(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\Z")
 _DAY = 86_400.0
+_LAZY = ("", "missing", "if_not_present", "never", "build")
+"""Policies under which an image that is here is not asked for again."""
 _FRESH = {"daily": _DAY, "weekly": 7 * _DAY}
 _LOG_LINE = re.compile(r'time="[^"]*" level=(\w+) msg="(.*)"\Z')
 _OLD_ENOUGH = 3600.0
@@ -127,10 +129,9 @@ class Images:
 
     async def ensure(self, reference: str, policy: str, auth: str) -> ImageConfig:
         """See ImagePort. Policies are Compose's; a reference with a digest is never pulled twice."""
-        if policy != "always":
-            stamp = self._store.stamp()
+        if policy in _LAZY:
             answer = self._answers.get(reference)
-            if answer is not None and answer[0] == stamp and policy not in _FRESH:
+            if answer is not None and answer[0] == self._store.stamp():
                 return answer[1]
         image = self._store.find(reference)
         if self._wants_pull(reference, policy, image):
