@@ -12,9 +12,10 @@ file of another inode has the name `log`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,11 +28,15 @@ from pyswarm.clock import Clock, SystemClock
 from pyswarm.errors import Invalid
 from pyswarm.specs import Driver
 
+log = logging.getLogger(__name__)
+
 DEFAULT_MAX_SIZE = 20 << 20
 DEFAULT_MAX_FILES = 5
 """The limits of Docker's `local` log driver: without limits, logs fill disks."""
+ROTATION_INTERVAL = 2.0
+"""Seconds between looks at the sizes: by so much output may a file outgrow its limit."""
 _CHUNK = 1 << 18
-_TICK = 1.0
+_TICK = 2.0
 """Seconds after which a follower looks by itself, in case an event got lost."""
 
 Stream = Literal["stdout", "stderr"]
@@ -107,28 +112,22 @@ class Parser:
 
 
 def lines_backward(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """(offset, line without newline) of a file's complete lines, the last one first."""
-    position, carry = size, b""
+    """(offset, line without newline) of the complete lines in a file's first `size` bytes, the last first."""
+    position, head, complete = size, b"", False
     while position > 0:
         step = min(_CHUNK, position)
         position -= step
-        block = os.pread(descriptor, step, position) + carry
-        start = len(block)
-        if block.endswith(b"\n"):
-            start -= 1
-        elif position + len(block) == size:
-            start = block.rfind(b"\n")  # a torn last line
-            if start < 0:
-                carry = b""
-                size = position
-                continue
-        while (cut := block.rfind(b"\n", 0, start)) >= 0:
-            yield position + cut + 1, block[cut + 1 : start]
-            start = cut
-        carry = block[:start] + b"\n"
-        size = position + len(carry) if position else size
-    if carry.strip(b"\n"):
-        yield 0, carry[:-1]
+        block = os.pread(descriptor, step, position) + head
+        head, *lines = block.split(b"\n")
+        offset = position + len(block)
+        for line in reversed(lines):
+            offset -= len(line)
+            if complete:
+                yield offset, line
+            complete = True  # what follows the last newline is no line yet
+            offset -= 1
+    if complete:
+        yield 0, head
 
 
 def tail_start(files: Sequence[int], count: int, streams: frozenset[bytes]) -> tuple[int, int]:
@@ -203,35 +202,35 @@ class _Files:
         self.carry = lines.pop()
         return lines
 
-    def advance(self) -> bool:
-        """Go on to the next younger file, of those open or one that has come since; False when the current
-        one is the youngest, and so may still grow."""
-        if not self.descriptors:
-            self.open()
-            return bool(self.descriptors)
-        if len(self.descriptors) == 1:
-            current = os.fstat(self.descriptors[0])
-            newer = _Files(self.path)
-            newer.open()
-            for index, descriptor in enumerate(newer.descriptors):
-                if os.path.samestat(os.fstat(descriptor), current):
-                    newer.start(index, 0)
-                    break
-            if len(newer.descriptors) < 2 and not self._replaced(current):
-                newer.close()
-                return False
-            if os.path.samestat(os.fstat(newer.descriptors[0]), current):
-                os.close(newer.descriptors.pop(0))
-            self.descriptors += newer.descriptors
-        self.start(1, 0)
-        return True
-
-    def _replaced(self, current: os.stat_result) -> bool:
-        """Whether the name `log` belongs to another file by now."""
+    def superseded(self) -> bool:
+        """Whether the current file is no longer written, because a younger one is there."""
+        if len(self.descriptors) > 1:
+            return True
         try:
-            return not os.path.samestat(self.path.stat(), current)
+            youngest = self.path.stat()
         except FileNotFoundError:
             return False
+        return not self.descriptors or not os.path.samestat(youngest, os.fstat(self.descriptors[0]))
+
+    def advance(self) -> None:
+        """Go on to the next younger file, of those that are open already or that came since."""
+        if len(self.descriptors) < 2:
+            newer = _Files(self.path)
+            newer.open()
+            newer.start(self._position_in(newer) + 1, 0)
+            self.descriptors += newer.descriptors
+            if len(self.descriptors) == len(newer.descriptors):
+                return
+        self.start(1, 0)
+
+    def _position_in(self, others: _Files) -> int:
+        """Where the current file is among the others; -1 when it is not (rotated away, or none)."""
+        if self.descriptors:
+            own = os.fstat(self.descriptors[0])
+            for index, descriptor in enumerate(others.descriptors):
+                if os.path.samestat(own, os.fstat(descriptor)):
+                    return index
+        return -1
 
 
 class Logs:
@@ -240,6 +239,7 @@ class Logs:
     def __init__(self, paths: Paths, *, clock: Clock | None = None) -> None:
         self._paths = paths
         self._clock = clock or SystemClock()
+        self._inotify: inotify.Inotify | None = None
 
     async def read(
         self, task_id: str, *, follow: bool, tail: int, since: float, until: float, stdout: bool, stderr: bool
@@ -271,24 +271,14 @@ class Logs:
             if not name or name == task_id or name.startswith("log"):
                 changed.set()
 
-        with inotify.Watch(wake) as watch:
-            watching = False
+        subscriptions: list[inotify.Subscription] = []
+        try:
             while True:
-                watching = watching or self._watch(watch, task_id)
+                if not subscriptions:
+                    subscriptions = self._subscribe(task_id, wake)
                 changed.clear()
                 ended = self._ended(task_id)
-                while True:
-                    lines = files.read()
-                    if lines is None:
-                        # What came between the last read and the rename belongs to the old file.
-                        if not _complete(files):
-                            break
-                        rest = files.read()
-                        if rest is not None:
-                            yield rest
-                            continue
-                        files.advance()
-                        continue
+                while (lines := _next(files)) is not None:
                     yield lines
                     await asyncio.sleep(0)
                 if ended or (until and self._clock.now() > until):
@@ -296,16 +286,29 @@ class Logs:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_TICK):
                         await changed.wait()
+        finally:
+            self._unsubscribe(subscriptions)
 
-    def _watch(self, watch: inotify.Watch, task_id: str) -> bool:
-        """Watch the log's directory and the exit files; False while the directory is not there yet."""
+    def _subscribe(self, task_id: str, wake: inotify.Changed) -> list[inotify.Subscription]:
+        """Watch the log's directory and the exit files; nothing while the directory is not there yet."""
+        if self._inotify is None:
+            self._inotify = inotify.Inotify()
         try:
-            watch.add(self._paths.task_state(task_id), inotify.MODIFY | inotify.MOVED_TO | inotify.CREATE)
+            mask = inotify.MODIFY | inotify.MOVED_TO | inotify.CREATE
+            subscriptions = [self._inotify.add(self._paths.task_state(task_id), mask, wake)]
         except FileNotFoundError:
-            return False
+            return []
         with suppress(FileNotFoundError):
-            watch.add(self._paths.run / "exits", inotify.MOVED_TO)
-        return True
+            subscriptions.append(self._inotify.add(self._paths.run / "exits", inotify.MOVED_TO, wake))
+        return subscriptions
+
+    def _unsubscribe(self, subscriptions: Sequence[inotify.Subscription]) -> None:
+        if self._inotify is not None:
+            for subscription in subscriptions:
+                self._inotify.remove(subscription)
+            if self._inotify.idle:
+                self._inotify.close()
+                self._inotify = None
 
     def _ended(self, task_id: str) -> bool:
         """Whether no more lines will come: the exit code is written (after the last line), or the container is
@@ -321,6 +324,16 @@ class Logs:
         return False
 
     # ------------------------------------------------------------------------------------ rotation
+
+    async def keep_within(self, limits_of: Callable[[], Mapping[str, Limits]]) -> None:
+        """Rotate the logs of these running tasks as they grow, until cancelled."""
+        while True:
+            for task_id, limit in sorted(limits_of().items()):
+                try:
+                    self.rotate(task_id, limit)
+                except OSError as error:
+                    log.warning("task %s: its log cannot be rotated: %s", task_id, error)
+            await asyncio.sleep(ROTATION_INTERVAL)
 
     def rotate(self, task_id: str, limit: Limits) -> bool:
         """Rotate a running container's log if it has outgrown the limit; whether that was done. Costs one
@@ -377,16 +390,17 @@ async def _stored(files: _Files) -> AsyncIterator[list[bytes]]:
             return
 
 
-def _complete(files: _Files) -> bool:
-    """Whether the current file is no longer written: a younger one is there."""
-    if len(files.descriptors) > 1:
-        return True
-    if not files.descriptors:
-        return files.path.exists()
-    try:
-        return not os.path.samestat(files.path.stat(), os.fstat(files.descriptors[0]))
-    except FileNotFoundError:
-        return False
+def _next(files: _Files) -> list[bytes] | None:
+    """The next lines of a log that is being written; None when there are none yet."""
+    while True:
+        lines = files.read()
+        if lines is not None or not files.superseded():
+            return lines
+        # What was written between that read and the rename belongs to the old file.
+        lines = files.read()
+        if lines is not None:
+            return lines
+        files.advance()
 
 
 def _numbered(path: Path, number: int) -> Path:

@@ -120,7 +120,7 @@ class Conmon:
         self._exits = paths.run / "exits"
         self._sockets = paths.run / "attach"
         self._containers: dict[str, _Container] = {}
-        self._watch: inotify.Watch | None = None
+        self._inotify: inotify.Inotify | None = None
         self._slots = asyncio.Semaphore(parallel or 2 * (os.cpu_count() or 2))
         self._making = 0
         self._serial = 0
@@ -141,9 +141,9 @@ class Conmon:
             if not container.ended.done():
                 container.ended.cancel()
         self._containers.clear()
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
 
     # ------------------------------------------------------------------------------------ create
 
@@ -315,16 +315,16 @@ class Conmon:
         return ()
 
     def _watch_exits(self) -> None:
-        if self._watch is None:
+        if self._inotify is None:
             for directory in (self._exits, self._root, self._sockets):
                 directory.mkdir(0o700, parents=True, exist_ok=True)
-            watch = inotify.Watch(self._on_exit_file)
+            watcher = inotify.Inotify()
             try:
-                watch.add(self._exits, inotify.MOVED_TO | inotify.CLOSE_WRITE)
+                watcher.add(self._exits, inotify.MOVED_TO | inotify.CLOSE_WRITE, self._on_exit_file)
             except BaseException:
-                watch.close()
+                watcher.close()
                 raise
-            self._watch = watch
+            self._inotify = watcher
 
     def _on_exit_file(self, name: str) -> None:
         for container in [self._containers.get(name)] if name else list(self._containers.values()):
@@ -504,6 +504,8 @@ class Conmon:
 
     def _remove_files(self, task_id: str) -> None:
         shutil.rmtree(self._bundle(task_id), ignore_errors=True)
+        with suppress(OSError):
+            self._paths.task_run(task_id).rmdir()  # unless others have something there
         (self._exits / task_id).unlink(missing_ok=True)
         socket = self._sockets / task_id  # conmon's link to the bundle, or a directory where paths are short
         if socket.is_symlink():
