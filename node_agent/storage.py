@@ -222,7 +222,7 @@ class Storage:
                 text = str(error)
                 raise type(error)(text if text.startswith(where) else f"{where}: {text}") from error
         for target in work.image.volumes:
-            clean = posixpath.normpath("/" + target)
+            clean = _clean(target)
             if clean not in taken:
                 work.mounts.append(self._anonymous(work, clean, ("rbind", "rprivate")))
         if work.used:
@@ -452,10 +452,15 @@ def _target(where: str, target: str) -> str:
         raise Invalid(f"{where}: invalid mount target, must be an absolute path in the container: {target!r}")
     if ".." in target.split("/"):
         raise Invalid(f"{where}: invalid mount target, `..` is not allowed: {target!r}")
-    clean = posixpath.normpath(target)
-    if clean in ("/", "//"):
+    clean = _clean(target)
+    if clean == "/":
         raise Invalid(f"{where}: invalid mount target, destination can't be '/'")
     return clean
+
+
+def _clean(path: str) -> str:
+    """An absolute path without doubled slashes; normpath alone keeps two at the start."""
+    return "/" + posixpath.normpath("/" + path).strip("/")
 
 
 def _refuse_duplicates(found: Sequence[BindMount]) -> None:
@@ -472,7 +477,7 @@ def _file_target(where: str, reference: FileReference, name: str, base: str) -> 
         raise Invalid(
             f"{where}: invalid target {target!r}: want a file name, or an absolute path without `..`"
         )
-    return posixpath.normpath(target if target.startswith("/") else f"{base}/{target}").replace("//", "/")
+    return _clean(target if target.startswith("/") else f"{base}/{target}")
 
 
 def _taken_once(target: str, taken: frozenset[str], where: str) -> frozenset[str]:

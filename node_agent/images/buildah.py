@@ -329,6 +329,8 @@ class Images:
         """Build an image from a Dockerfile; returns its id. Every line that buildah prints goes to
         `progress`. Invalid with the step that failed."""
         environment = self._prepare()
+        if request.shm_size:
+            progress("warning: build.shm_size has no effect: steps see the node's own /dev/shm")
         with (
             tempfile.TemporaryDirectory(dir=self._tmp, prefix="build-") as work,
             self._tmpfs_dir() as private,
