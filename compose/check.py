@@ -108,9 +108,11 @@ class _Checker:
             required = settings.get("required")
             if target in self._services:
                 continue
+            if required is not None and required.value is False:
+                if target not in self._disabled:
+                    self._report.warn(f'service "{target}" is not defined: not waited for', place, position)
+                continue
             if target in self._disabled:
-                if required is not None and required.value is False:
-                    continue
                 profiles = ", ".join(item.text() for item in sequence(self._disabled[target].get("profiles")))
                 message = f'service "{target}" is only enabled by the profile {profiles}'
                 self._report.error(f"{message}: enable it, or say required: false", place, position)

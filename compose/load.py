@@ -398,10 +398,7 @@ class _Loader:
         """Add what was included. The same thing twice is fine; two things of one name are not."""
         value = dict(mapping(root))
         for kind, node in mapping(included).items():
-            if kind.startswith("x-"):
-                value.setdefault(kind, node)
-                continue
-            if kind == "name":
+            if kind == "name" or kind.startswith("x-"):
                 continue
             mine = value.get(kind)
             entries = dict(mapping(mine))
