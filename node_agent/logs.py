@@ -218,8 +218,9 @@ class _Files:
             newer = _Files(self.path)
             newer.open()
             newer.start(self._position_in(newer) + 1, 0)
+            none_before = not self.descriptors
             self.descriptors += newer.descriptors
-            if len(self.descriptors) == len(newer.descriptors):
+            if none_before or len(self.descriptors) < 2:
                 return
         self.start(1, 0)
 

@@ -61,7 +61,7 @@ def detect(mountinfo: str | None = None) -> CgroupLayout:
         return CgroupLayout(
             version=version,
             unified=unified,
-            swap=_exists_below(unified, "memory.swap.max"),
+            swap=_exists_below(unified, "memory.swap.max") or not _exists_below(unified, "memory.max"),
             blkio_weight=_exists_below(unified, "io.weight") or _exists_below(unified, "io.bfq.weight"),
             namespaces=namespaces,
         )

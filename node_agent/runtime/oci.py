@@ -32,7 +32,7 @@ from node_agent import inotify
 from node_agent.ports import ExecEvent, ExecInput, ExecRequest, Exit, Launch, Paths
 from node_agent.runtime import capabilities, cgroups, conmon, host, oci_spec, seccomp, users
 from node_agent.runtime.cgroups import CgroupLayout
-from node_agent.runtime.execs import Command, Exec
+from node_agent.runtime.execs import Command, Exec, kill_session
 from node_agent.runtime.processes import open_process, read_pid, readable, start_time
 from node_agent.runtime.signals import signal_number
 from pyswarm.clock import Clock, SystemClock
@@ -409,7 +409,16 @@ class Conmon:
             loop.add_reader(container.monitor, self._on_monitor_end, container)
         elif container.pid:
             self._on_monitor_end(container)
+        self._end_orphaned_execs(container)
         return container
+
+    def _end_orphaned_execs(self, container: _Container) -> None:
+        """Kill what an agent that was killed has left running in the container: nobody hears it any more."""
+        for document in sorted(container.bundle.glob("exec-*")):
+            leader = read_pid(_read(document)) if document.suffix == ".pid" else 0
+            if leader:
+                kill_session(leader, lambda: cgroups.processes(self.layout, container.cgroup))
+            document.unlink(missing_ok=True)
 
     def _description(self, directory: Path, task_id: str) -> Json:
         with suppress(OSError, ValueError):

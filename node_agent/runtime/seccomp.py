@@ -100,6 +100,7 @@ def convert(profile: Json, machine: Machine, capabilities: frozenset[str]) -> Js
     """The OCI `linux.seccomp` object for a container with these capabilities on this machine.
 
     Rules whose condition does not hold are left out, and so are those that only repeat the default action.
+    A listener's path is left out too: it would make the runtime, as root, connect to any socket of the node.
     Invalid when the document is no profile.
     """
     default = profile.get("defaultAction")
@@ -112,9 +113,8 @@ def convert(profile: Json, machine: Machine, capabilities: frozenset[str]) -> Js
     architectures = _architectures(profile, machine)
     if architectures:
         result["architectures"] = architectures
-    for key in ("flags", "listenerPath", "listenerMetadata"):
-        if profile.get(key):
-            result[key] = profile[key]
+    if profile.get("flags"):
+        result["flags"] = profile["flags"]
     rules = [
         _rule(entry) for entry in profile.get("syscalls") or () if _applies(entry, machine, capabilities)
     ]

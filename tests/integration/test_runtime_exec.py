@@ -243,3 +243,31 @@ async def test_exec_after_adoption(runtime: Conmon, make: Make) -> None:
         assert (await after.probe(task_id, ("/bin/echo", "hi"), 10)) == (0, "hi\n")
     finally:
         after.close()
+
+
+async def test_execs_of_a_killed_agent_are_ended(runtime: Conmon, make: Make) -> None:
+    task_id = await run(runtime, make())
+    before = inside(runtime, make, task_id)
+    bundle = make.paths.task_run(task_id) / "bundle"
+    orphan = (
+        "runc",
+        f"--root={make.paths.run / 'runc'}",
+        "exec",
+        "--detach",
+        "--pid-file",
+        str(bundle / "exec-1.pid"),
+    )
+    process = await asyncio.create_subprocess_exec(
+        *orphan, task_id, "/bin/sh", "-c", "sleep 1000 & sleep 1000", stdout=-3, stderr=-3
+    )
+    assert await process.wait() == 0
+    (bundle / "exec-1.json").write_text("{}")
+    assert len(inside(runtime, make, task_id)) > len(before)
+    runtime.close()
+    after = Conmon(make.paths)
+    try:
+        assert await after.running(task_id)
+        await only_init(after, make, task_id, before)
+        assert not list(bundle.glob("exec-*"))
+    finally:
+        after.close()

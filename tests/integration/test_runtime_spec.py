@@ -108,6 +108,11 @@ async def test_init_is_the_first_process(runtime: Conmon, make: Make) -> None:
     assert (await ended(runtime, task_id)).code == 143
 
 
+async def test_signals_are_as_a_program_expects_them(runtime: Conmon, make: Make) -> None:
+    text = await shell(runtime, make, "grep -E 'Sig(Ign|Blk)' /proc/self/status; umask")
+    assert text.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16, "0022"]
+
+
 async def test_terminal(runtime: Conmon, make: Make) -> None:
     text = await shell(
         runtime, make, "test -t 0 && test -t 1 && stty size; echo $TERM; readlink /proc/self/fd/1", tty=True
@@ -185,9 +190,7 @@ async def test_seccomp_profile_of_ones_own(runtime: Conmon, make: Make) -> None:
 
 
 async def test_masked_and_read_only_paths(runtime: Conmon, make: Make) -> None:
-    script = (
-        "cat /proc/timer_list 2>/dev/null | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/msgmax && echo written"
-    )
+    script = "cat /proc/timer_list 2>/dev/null | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/msgmax && echo written"
     assert (await shell(runtime, make, script)).splitlines()[:2] == ["0", "0"]
     assert "written" not in await shell(runtime, make, script)
     free = await shell(
