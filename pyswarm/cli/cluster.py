@@ -1,0 +1,402 @@
+"""`pyswarm init`, `leave`, `join-token`, `info`, `version`: the cluster and this machine's part in it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyswarm.cli import human, values
+from pyswarm.cli.app import App, connected, current_app, warn
+from pyswarm.cli.lazy import GoCommand, LazyGroup
+from pyswarm.cli.service_flags import DURATION
+from pyswarm.cli.table import executed, inspected, parsed
+from pyswarm.errors import NotFound, PyswarmError
+from pyswarm.gotemplate import Struct
+
+if TYPE_CHECKING:
+    from pyswarm.api import InfoResponse
+    from pyswarm.client import Client
+    from pyswarm.objects import Cluster, Node
+
+JOIN_HINT = """To add a {role} to this swarm, run the following command:
+
+    pyswarm join --token {token} {address}
+"""
+
+
+def init_options(command: Any) -> Any:
+    """The flags of `init`, Swarm's first."""
+    option = click.option
+    flags = [
+        option("--advertise-addr", default="", help="Advertised address (format: <ip|interface>[:port])."),
+        option(
+            "--autolock", is_flag=True, help="Enable manager autolocking (an unlock key to start a manager)."
+        ),
+        option("--availability", type=click.Choice(("active", "pause", "drain")), default="active"),
+        option(
+            "--cert-expiry",
+            type=DURATION,
+            default="2160h",
+            show_default=True,
+            help="Validity of node certificates.",
+        ),
+        option("--data-path-addr", default="", help="Address or interface for data path traffic."),
+        option("--data-path-port", type=click.IntRange(1024, 49151), default=4789, show_default=True),
+        option("--default-addr-pool", multiple=True, help="Default address pool in CIDR format."),
+        option("--default-addr-pool-mask-length", type=click.IntRange(1, 32), default=24, show_default=True),
+        option("--dispatcher-heartbeat", type=DURATION, default="1s", show_default=True),
+        option("--force-new-cluster", is_flag=True, help="Force create a new cluster from current state."),
+        option("--label", multiple=True, help="Labels of this node (key=value)."),
+        option("--listen-addr", default="", help="Listen address (format: <ip>[:port]), 0.0.0.0:2377."),
+        option(
+            "--task-history-limit", type=int, default=5, show_default=True, help="Ended tasks kept per slot."
+        ),
+        option("--state-dir", "state", default="", metavar="DIR", help="Where this node keeps its state."),
+        option(
+            "--run-dir",
+            "run",
+            default="",
+            metavar="DIR",
+            help="Where this node keeps what a reboot may lose.",
+        ),
+        option(
+            "--api-port",
+            type=click.IntRange(1, 65535),
+            default=2378,
+            show_default=True,
+            help="Managers' API.",
+        ),
+        option("--etcd-client-port", type=click.IntRange(1, 65535), default=2379, show_default=True),
+        option("--etcd-peer-port", type=click.IntRange(1, 65535), default=2380, show_default=True),
+        option("--join-port", type=click.IntRange(1, 65535), default=2377, show_default=True, hidden=True),
+        option(
+            "--cgroup-parent", default="/pyswarm", show_default=True, help="Parent cgroup of all containers."
+        ),
+        option("--link-prefix", default="ps", hidden=True),
+        option("--insecure-registry", multiple=True, help="Registry to use without TLS (host[:port])."),
+        option("--generic-resource", multiple=True, help="Resource of this node (kind=value)."),
+        option("--log-format", type=click.Choice(("text", "json")), default="text", hidden=True),
+    ]
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+@click.command(cls=GoCommand)
+@init_options
+def init(
+    advertise_addr: str,
+    autolock: bool,
+    availability: str,
+    cert_expiry: float,
+    data_path_addr: str,
+    data_path_port: int,
+    default_addr_pool: tuple[str, ...],
+    default_addr_pool_mask_length: int,
+    dispatcher_heartbeat: float,
+    force_new_cluster: bool,
+    label: tuple[str, ...],
+    listen_addr: str,
+    task_history_limit: int,
+    state: str,
+    run: str,
+    api_port: int,
+    etcd_client_port: int,
+    etcd_peer_port: int,
+    join_port: int,
+    cgroup_parent: str,
+    link_prefix: str,
+    insecure_registry: tuple[str, ...],
+    generic_resource: tuple[str, ...],
+    log_format: str,
+) -> None:
+    """Start a cluster on this machine, which becomes its first manager."""
+    from pathlib import Path
+
+    from pyswarm import daemon
+    from pyswarm.nodeconfig import Ports
+
+    app = current_app()
+    options = daemon.InitOptions(
+        advertise_addr=advertise_addr,
+        listen_addr=listen_addr,
+        data_path_addr=data_path_addr,
+        data_path_port=data_path_port,
+        default_addr_pool=default_addr_pool or ("10.0.0.0/8",),
+        default_addr_pool_mask_length=default_addr_pool_mask_length,
+        force_new_cluster=force_new_cluster,
+        task_history_limit=task_history_limit,
+        cert_expiry=cert_expiry,
+        dispatcher_heartbeat=dispatcher_heartbeat,
+        autolock=autolock,
+        availability=availability,
+        labels=values.pairs(label),
+        state_dir=Path(state) if state else app.state_dir,
+        run_dir=Path(run) if run else app.run_dir,
+        ports=Ports(join=join_port, api=api_port, etcd_client=etcd_client_port, etcd_peer=etcd_peer_port),
+        cgroup_parent=cgroup_parent,
+        link_prefix=link_prefix,
+        insecure_registries=insecure_registry,
+        generic_resources=generic_resource,
+        log_format=log_format,
+    )
+    result = daemon.init(options)
+    click.echo(f"Swarm initialized: current node ({result.node_id}) is now a manager.\n")
+    click.echo(JOIN_HINT.format(role="worker", token=result.worker_token, address=result.address))
+    click.echo(
+        "To add a manager to this swarm, run 'pyswarm join-token manager' and follow the instructions.\n"
+    )
+
+
+@click.command(cls=GoCommand)
+@click.option("-f", "--force", is_flag=True, help="Force this node to leave the swarm, ignoring warnings.")
+@click.option("--purge", is_flag=True, help="Also delete this node's volumes and images.")
+def leave(force: bool, purge: bool) -> None:
+    """Leave the cluster: this node's containers end, its state is deleted."""
+    from pyswarm import daemon
+
+    app = current_app()
+    daemon.leave(app.state_dir, app.run_dir, force=force, purge=purge)
+    click.echo("Node left the swarm.")
+
+
+@click.command(cls=GoCommand)
+@click.argument("role", type=click.Choice(("worker", "manager")))
+@click.option("-q", "--quiet", is_flag=True, help="Only display token.")
+@click.option("--rotate", is_flag=True, help="Rotate join token.")
+@connected
+async def join_token(app: App, client: Client, role: str, quiet: bool, rotate: bool) -> None:
+    """Show, or rotate, the token that lets a machine join as a worker or a manager."""
+    from pyswarm.api import RotateRequest
+
+    del app
+    request = RotateRequest(
+        worker_token=rotate and role == "worker", manager_token=rotate and role == "manager"
+    )
+    tokens = await client.join_tokens(request)
+    token = tokens.worker if role == "worker" else tokens.manager
+    if quiet:
+        click.echo(token)
+        return
+    if rotate:
+        click.echo(f"Successfully rotated {role} join token.\n")
+    address = tokens.addresses[0] if tokens.addresses else "HOST:2377"
+    click.echo(JOIN_HINT.format(role=role, token=token, address=address))
+
+
+# ------------------------------------------------------------------------------------------- info, version
+
+
+@click.command(cls=GoCommand)
+@click.option("-f", "--format", default="", metavar="FORMAT", help="json, yaml or a Go template.")
+@connected
+async def info(app: App, client: Client, format: str) -> None:
+    """Display information about the cluster and the manager that answers."""
+    from pyswarm.objects import Node
+
+    del app
+    found = await client.info()
+    node = None
+    try:
+        node = await client.get(Node, "self")
+    except NotFound:
+        warn("WARNING: the manager's own node is not among the cluster's nodes")
+    if format:
+        click.echo(inspected([info_struct(found, node)], format), nl=False)
+        return
+    click.echo(info_text(found, node), nl=False)
+
+
+def info_struct(found: InfoResponse, node: Node | None) -> Struct:
+    """The Engine API's system information, as far as it has a meaning for a cluster."""
+    description = node.description if node else None
+    spec = found.cluster.spec if found.cluster else None
+    cluster: dict[str, Any] = {}
+    if found.cluster is not None and spec is not None:
+        from pyswarm import engine
+
+        whole = engine.cluster(found.cluster)
+        names = ("ID", "Version", "CreatedAt", "UpdatedAt", "Spec", "TLSInfo", "RootRotationInProgress")
+        cluster = {name: whole[name] for name in (*names, "DefaultAddrPool", "SubnetSize", "DataPathPort")}
+    swarm = Struct(
+        {
+            "NodeID": found.node_id,
+            "NodeAddr": found.node_addr,
+            "LocalNodeState": "active",
+            "ControlAvailable": True,
+            "Error": "",
+            "RemoteManagers": [{"Addr": address} for address in found.manager_addresses],
+            "Nodes": found.nodes,
+            "Managers": found.managers,
+            "Cluster": Struct(cluster),
+        }
+    )
+    resources = description.resources if description else None
+    return Struct(
+        {
+            "ID": found.node_id,
+            "Name": description.hostname if description else "",
+            "Containers": found.tasks,
+            "ContainersRunning": found.tasks_running,
+            "ContainersPaused": 0,
+            "ContainersStopped": max(0, found.tasks - found.tasks_running),
+            "ServerVersion": found.version,
+            "RaftVersion": found.raft_version,
+            "IsLeader": found.is_leader,
+            "Services": found.services,
+            "NCPU": (resources.nano_cpus // 1_000_000_000) if resources else 0,
+            "MemTotal": resources.memory if resources else 0,
+            "OSType": "linux",
+            "OperatingSystem": description.os_name if description else "",
+            "Architecture": description.platform.architecture if description else "",
+            "KernelVersion": description.kernel if description else "",
+            "DockerRootDir": found.state_dir,
+            "RunDir": found.run_dir,
+            "Driver": "overlay",
+            "LoggingDriver": "json-file",
+            "CgroupVersion": description.cgroup.partition("/")[0].removeprefix("v") if description else "",
+            "CgroupDriver": description.cgroup.partition("/")[2] if description else "",
+            "Labels": [f"{k}={v}" for k, v in sorted(description.engine_labels.items())]
+            if description
+            else [],
+            "Swarm": swarm,
+        }
+    )
+
+
+def info_text(found: InfoResponse, node: Node | None) -> str:
+    """The cluster for people."""
+    lines = [
+        f"Server Version: {found.version}",
+        f"Raft: {found.raft_version}",
+        "Swarm: active",
+        f" NodeID: {found.node_id}",
+        " Is Manager: true",
+        f" Is Leader: {'true' if found.is_leader else 'false'}",
+    ]
+    lines += _cluster_lines(found.cluster) if found.cluster else []
+    lines += [
+        f" Managers: {found.managers}",
+        f" Nodes: {found.nodes}",
+        f" Services: {found.services}",
+        f" Tasks: {found.tasks}",
+        f"  Running: {found.tasks_running}",
+        f" Node Address: {found.node_addr}",
+        " Manager Addresses:",
+        *(f"  {address}" for address in found.manager_addresses),
+    ]
+    if node is not None:
+        description = node.description
+        lines += [
+            f"Kernel Version: {description.kernel}",
+            f"Operating System: {description.os_name}",
+            "OSType: linux",
+            f"Architecture: {description.platform.architecture}",
+            f"Cgroup: {description.cgroup}",
+            f"CPUs: {description.resources.nano_cpus // 1_000_000_000}",
+            f"Total Memory: {human.binary_size(description.resources.memory)}",
+            f"Name: {description.hostname}",
+        ]
+    lines += [f"State Dir: {found.state_dir}", f"Run Dir: {found.run_dir}"]
+    return "\n".join(lines) + "\n"
+
+
+def _cluster_lines(cluster: Cluster) -> list[str]:
+    spec = cluster.spec
+    return [
+        f" ClusterID: {cluster.id}",
+        f" Default Address Pool: {' '.join(spec.default_address_pool)}",
+        f" SubnetSize: {spec.subnet_size}",
+        f" Data Path Port: {spec.data_path_port}",
+        " Orchestration:",
+        f"  Task History Retention Limit: {spec.task_history_limit}",
+        " Dispatcher:",
+        f"  Heartbeat Period: {human.duration(spec.heartbeat_period)}",
+        " CA Configuration:",
+        f"  Expiry Duration: {human.duration(spec.node_cert_expiry)}",
+        f" Autolock Managers: {'true' if spec.autolock else 'false'}",
+    ]
+
+
+def client_version() -> str:
+    """The version of this program."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("pyswarm")
+    except PackageNotFoundError:
+        return "0.1.0"
+
+
+_VERSION = """Client:
+ Version:           {{.Client.Version}}
+ Python version:    {{.Client.PythonVersion}}
+ OS/Arch:           {{.Client.Os}}/{{.Client.Arch}}
+ Context:           {{.Client.Context}}
+{{- if .Server}}
+
+Server:
+ Manager:
+  Version:          {{.Server.Version}}
+ etcd:
+  Version:          {{.Server.RaftVersion}}
+{{- end}}"""
+
+
+@click.command(cls=GoCommand)
+@click.option("-f", "--format", default="", metavar="FORMAT", help="json, yaml or a Go template.")
+def version(format: str) -> None:
+    """Show the version information of the program and of the manager."""
+    from pyswarm.cli import contexts
+
+    app = current_app()
+    client = {
+        "Version": client_version(),
+        "DefaultAPIVersion": "1.50",
+        "ApiVersion": "1.50",
+        "PythonVersion": platform.python_version(),
+        "Os": "linux",
+        "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+        "Context": app.context or contexts.current(),
+    }
+    server, error = _server(app)
+    data = Struct({"Client": Struct(client), "Server": Struct(server) if server else None})
+    if format in ("json", "yaml"):
+        click.echo(inspected([data], format), nl=False)
+    else:
+        click.echo(executed(parsed(format or _VERSION), data))
+    if error is not None:
+        raise error
+
+
+def _server(app: App) -> tuple[Mapping[str, Any] | None, PyswarmError | None]:
+    async def ask(client: Client) -> InfoResponse:
+        return await client.info()
+
+    try:
+        found = app.run(ask)
+    except PyswarmError as error:
+        return None, error
+    return {
+        "Version": found.version,
+        "ApiVersion": "1.50",
+        "RaftVersion": found.raft_version,
+        "Os": "linux",
+    }, None
+
+
+# ------------------------------------------------------------------------------------------- docker's spelling
+
+
+@click.group(cls=LazyGroup)
+def swarm() -> None:
+    """The commands above by the names that docker has for them."""
+
+
+swarm.add_command(init)
+swarm.add_command(leave)
+swarm.add_command(join_token)

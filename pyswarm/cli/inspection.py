@@ -1,0 +1,80 @@
+"""`inspect` of any noun: what was found is printed, what was not is an error at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import click
+
+from pyswarm.cli.table import inspected
+from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError
+from pyswarm.gotemplate import Struct
+
+T = TypeVar("T")
+
+
+async def gather(
+    refs: Sequence[str], fetch: Callable[[str], Awaitable[T]]
+) -> tuple[list[T], list[PyswarmError]]:
+    """What `fetch` finds for each reference, in order, and the errors of the others."""
+    found: list[T] = []
+    errors: list[PyswarmError] = []
+    for ref in refs:
+        try:
+            found.append(await fetch(ref))
+        except (NotFound, Conflict) as error:
+            errors.append(error)
+    return found, errors
+
+
+async def inspect(
+    refs: Sequence[str],
+    fetch: Callable[[str], Awaitable[T]],
+    struct: Callable[[T], Struct],
+    format: str,
+    pretty: Callable[[T], str] | None = None,
+) -> None:
+    """Print each object as JSON, through `format`, or with `pretty` for people. Raises the first error after
+    printing what was found."""
+    if pretty is not None and format:
+        raise Invalid("--format is incompatible with human friendly format")
+    found, errors = await gather(refs, fetch)
+    if pretty is not None:
+        click.echo("\n".join(pretty(each) for each in found), nl=False)
+    elif found or not format:
+        click.echo(inspected([struct(each) for each in found], format), nl=False)
+    finish(errors)
+
+
+def finish(errors: Sequence[PyswarmError]) -> None:
+    """Raise what went wrong: one error as it is, several as one with a line each."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise PyswarmError("\nError: ".join(_capital(str(error)) for error in errors))
+
+
+def _capital(text: str) -> str:
+    return "N" + text[1:] if text.startswith("no such ") else text
+
+
+async def remove_each(refs: Sequence[str], remove: Callable[[str], Awaitable[None]]) -> None:
+    """Remove each, print its name, go on after an error and raise all of them at the end."""
+    errors: list[PyswarmError] = []
+    for ref in refs:
+        try:
+            await remove(ref)
+            click.echo(ref)
+        except PyswarmError as error:
+            errors.append(error)
+    finish(errors)
+
+
+async def unless_gone(removal: Awaitable[None], force: bool) -> None:
+    """Await a removal; with `force` an object that does not exist is no error."""
+    try:
+        await removal
+    except NotFound:
+        if not force:
+            raise

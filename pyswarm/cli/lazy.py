@@ -1,0 +1,113 @@
+"""Command groups that know their commands' names and one-line help, and import a command when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import click
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command that is not imported yet: `module:attribute`, its line in `--help`, its section."""
+
+    target: str
+    help: str
+    section: str = "Commands"
+
+
+_BOOLEAN = re.compile(r"(--[a-z][a-z-]*)=(true|false|t|f|1|0)", re.IGNORECASE)
+
+
+class GoCommand(click.Command):
+    """A command whose boolean flags may be written as Go's are: `--detach=false`, `--init=true`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._rewritten(args))
+
+    def _rewritten(self, args: list[str]) -> list[str]:
+        flags = {
+            name: (option.secondary_opts or [""])[0]
+            for option in self.params
+            if isinstance(option, click.Option) and option.is_flag
+            for name in option.opts
+        }
+        out: list[str] = []
+        for index, arg in enumerate(args):
+            if arg == "--":
+                return out + args[index:]
+            match = _BOOLEAN.fullmatch(arg)
+            if match is None or match.group(1) not in flags:
+                out.append(arg)
+            elif match.group(2).lower() in ("true", "t", "1"):
+                out.append(match.group(1))
+            elif flags[match.group(1)]:
+                out.append(flags[match.group(1)])
+        return out
+
+
+class LazyGroup(click.Group):
+    """A group over a table of entries; listing and helping import none of them."""
+
+    command_class = GoCommand
+
+    def __init__(self, *args: Any, entries: Mapping[str, Entry] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.entries: Mapping[str, Entry] = entries or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.entries, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self.entries.get(cmd_name)
+        if entry is None:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = entry.target.partition(":")
+        return cast("click.Command", getattr(importlib.import_module(module), attribute))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = _nearest(args[0], self.list_commands(ctx)) if args else None
+            if not near or "Did you mean" in error.message:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near!r}?", ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, entry in self.entries.items():
+            sections.setdefault(entry.section, []).append((name, entry.help))
+        for section, rows in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(rows)
+        if super().list_commands(ctx):
+            super().format_commands(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        names = [
+            CompletionItem(name, help=entry.help)
+            for name, entry in self.entries.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *super().shell_complete(ctx, incomplete)] if not self.entries else names
+
+
+def _nearest(word: str, names: list[str]) -> str | None:
+    import difflib
+
+    found = difflib.get_close_matches(word, names, n=1)
+    return found[0] if found else None
+
+
+def group(name: str, entries: Mapping[str, Entry], help: str) -> LazyGroup:
+    """A lazy group that is nothing but its entries."""
+    return LazyGroup(name, entries=entries, help=help)

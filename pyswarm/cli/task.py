@@ -1,0 +1,210 @@
+"""`pyswarm ps` and `pyswarm task`: the cluster's tasks and the containers in them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from pyswarm import engine
+from pyswarm.cli import human, inspection, values
+from pyswarm.cli.app import (
+    App,
+    connected,
+    filter_option,
+    format_option,
+    no_trunc_option,
+    quiet_option,
+)
+from pyswarm.cli.completion import complete
+from pyswarm.cli.lazy import Entry, GoCommand, LazyGroup
+from pyswarm.cli.service import show_tasks
+from pyswarm.cli.table import Layout, formatted, row
+from pyswarm.clock import rfc3339
+from pyswarm.errors import Invalid
+from pyswarm.gotemplate import Struct, Time
+from pyswarm.objects import Node, Task, TaskState
+
+if TYPE_CHECKING:
+    from pyswarm.client import Client
+
+CONTAINERS = Layout(
+    columns=("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"),
+    headers={
+        "ID": "CONTAINER ID",
+        "Image": "IMAGE",
+        "Command": "COMMAND",
+        "CreatedAt": "CREATED AT",
+        "RunningFor": "CREATED",
+        "Status": "STATUS",
+        "State": "STATE",
+        "Ports": "PORTS",
+        "Names": "NAMES",
+        "Labels": "LABELS",
+        "Mounts": "MOUNTS",
+        "Networks": "NETWORKS",
+        "LocalVolumes": "LOCAL VOLUMES",
+        "Size": "SIZE",
+        "Node": "NODE",
+        "Task": "TASK",
+    },
+)
+COMMAND_WIDTH = 20
+_STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+
+
+def state(task: Task) -> str:
+    """A container's state in docker's words."""
+    if task.status.state == TaskState.RUNNING:
+        return "running"
+    if task.status.state < TaskState.RUNNING:
+        return "created"
+    return "exited" if task.status.started_at or task.status.exit_code is not None else "dead"
+
+
+def status(task: Task, now: float) -> str:
+    """`Up 5 minutes (healthy)`, `Exited (1) 2 hours ago`, `Created`."""
+    what = task.status
+    if what.state == TaskState.STARTING and what.health:
+        return f"Up {human.duration(now - (what.started_at or what.timestamp))} (health: starting)"
+    match state(task):
+        case "running":
+            health = f" ({what.health})" if what.health and what.health != "starting" else ""
+            return f"Up {human.duration(now - (what.started_at or what.timestamp))}{health}"
+        case "created":
+            return "Created"
+        case "exited":
+            ended = what.finished_at or what.timestamp
+            return f"Exited ({what.exit_code or 0}) {human.duration(now - ended)} ago"
+        case _:
+            return "Dead"
+
+
+def container_row(
+    task: Task, nodes: dict[str, Node], networks: dict[str, str], now: float, full: bool
+) -> Struct:
+    """A row of `ps`."""
+    spec = task.spec.container
+    command = shlex.join([*(spec.command or ()), *(spec.args or ())])
+    shown = command if full else human.ellipsis(command, COMMAND_WIDTH)
+    identifier = task.status.container_id or task.id
+    node = nodes.get(task.node_id)
+    created = task.meta.created_at
+    return row(
+        {**spec.labels, **task.service_labels},
+        ID=human.short(identifier, full),
+        Image=human.image(spec.image, full),
+        Command=f'"{shown}"',
+        CreatedAt=Time(rfc3339(created)).shown(),
+        RunningFor=human.ago(created, now),
+        Status=status(task, now),
+        State=state(task),
+        Ports=", ".join(
+            f"0.0.0.0:{p.published_port}->{p.target_port}/{p.protocol}" for p in task.status.ports
+        ),
+        Names=task.name,
+        Mounts=",".join(mount.source or mount.target for mount in spec.mounts),
+        Networks=",".join(networks.get(each.network_id, each.network_id) for each in task.networks),
+        LocalVolumes=str(sum(mount.type == "volume" for mount in spec.mounts)),
+        Size="0B",
+        Node=node.description.hostname if node else task.node_id,
+        Task=task.id,
+    )
+
+
+@click.command(cls=GoCommand)
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Show all containers (default shows just running)."
+)
+@filter_option
+@format_option
+@click.option(
+    "-n", "--last", type=int, default=-1, help="Show n last created containers (includes all states)."
+)
+@click.option("-l", "--latest", is_flag=True, help="Show the latest created container (includes all states).")
+@no_trunc_option
+@quiet_option("Only display container IDs.")
+@connected
+async def ps(
+    app: App,
+    client: Client,
+    everything: bool,
+    filters: tuple[str, ...],
+    format: str,
+    last: int,
+    latest: bool,
+    no_trunc: bool,
+    quiet: bool,
+) -> None:
+    """List the cluster's containers."""
+    pairs = values.filters(filters)
+    states = [value for key, value in pairs if key == "status"]
+    for value in states:
+        if value not in _STATES:
+            raise Invalid(f"invalid filter 'status={value}': choose one of {', '.join(_STATES)}")
+    count = 1 if latest else last
+    found = [
+        t for t in await client.tasks([(k, v) for k, v in pairs if k != "status"]) if t.status.container_id
+    ]
+    if states:
+        found = [task for task in found if state(task) in states]
+    elif not everything and count < 0:
+        found = [task for task in found if task.status.state in (TaskState.STARTING, TaskState.RUNNING)]
+    found.sort(key=lambda task: (-task.meta.created_at, task.id))
+    if count >= 0:
+        found = found[:count]
+    nodes = {} if quiet else {node.id: node for node in await client.nodes()}
+    networks = {} if quiet else {each.id: each.spec.name for each in await client.networks()}
+    shown = [container_row(task, nodes, networks, app.now(), no_trunc) for task in found]
+    click.echo(formatted(shown, CONTAINERS, format, quiet), nl=False)
+
+
+@click.group(
+    cls=LazyGroup,
+    entries={
+        "logs": Entry("pyswarm.cli.logs:logs", "Fetch the logs of a service or task"),
+        "exec": Entry("pyswarm.cli.execute:exec_command", "Execute a command in a running task"),
+    },
+)
+def task() -> None:
+    """Manage tasks."""
+
+
+@task.command("ls")
+@filter_option
+@format_option
+@click.option("--no-resolve", is_flag=True, help="Do not map IDs to Names.")
+@no_trunc_option
+@quiet_option("Only display task IDs.")
+@connected
+async def list_tasks(
+    app: App,
+    client: Client,
+    filters: tuple[str, ...],
+    format: str,
+    no_resolve: bool,
+    no_trunc: bool,
+    quiet: bool,
+) -> None:
+    """List the tasks of the cluster."""
+    found = await client.tasks(values.filters(filters))
+    await show_tasks(app, client, found, format, no_resolve, no_trunc, quiet)
+
+
+@task.command()
+@click.argument("tasks", nargs=-1, required=True, shell_complete=complete("task"))
+@format_option
+@connected
+async def inspect(app: App, client: Client, tasks: tuple[str, ...], format: str) -> None:
+    """Display detailed information on one or more tasks."""
+    del app
+    networks = {network.id: network for network in await client.networks()}
+
+    async def fetch(ref: str) -> Task:
+        return await client.get(Task, ref)
+
+    def struct(found: Task) -> Struct:
+        return engine.task(found, networks)
+
+    await inspection.inspect(tasks, fetch, struct, format)

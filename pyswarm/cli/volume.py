@@ -1,0 +1,193 @@
+"""`pyswarm volume`: create, ls, inspect, rm, prune."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from pyswarm import engine
+from pyswarm.cli import human, inspection, nodes, values
+from pyswarm.cli.app import App, connected, filter_option, format_option, quiet_option
+from pyswarm.cli.completion import complete
+from pyswarm.cli.lazy import LazyGroup
+from pyswarm.cli.table import Layout, formatted, row
+from pyswarm.clock import RandomIds
+from pyswarm.errors import Invalid, NotFound, PyswarmError
+from pyswarm.gotemplate import Struct
+from pyswarm.objects import Volume
+from pyswarm.specs import Driver, VolumeSpec
+
+if TYPE_CHECKING:
+    from pyswarm.client import Client
+
+LAYOUT = Layout(
+    columns=("Driver", "Name"),
+    headers={
+        "Driver": "DRIVER",
+        "Name": "VOLUME NAME",
+        "Labels": "LABELS",
+        "Links": "LINKS",
+        "Mountpoint": "MOUNTPOINT",
+        "Scope": "SCOPE",
+        "Size": "SIZE",
+        "Status": "STATUS",
+        "Group": "GROUP",
+        "Availability": "AVAILABILITY",
+    },
+    quiet="Name",
+)
+
+
+@click.group(cls=LazyGroup)
+def volume() -> None:
+    """Manage volumes."""
+
+
+@volume.command()
+@click.argument("name", required=False, default="", metavar="[VOLUME]")
+@click.option("-d", "--driver", default="local", help="Volume driver name.")
+@click.option("--label", multiple=True, help="Set metadata for a volume.")
+@click.option("--name", "named", default="", hidden=True)
+@click.option("-o", "--opt", multiple=True, help="Driver specific options (key=value).")
+@connected
+async def create(
+    app: App,
+    client: Client,
+    name: str,
+    driver: str,
+    label: tuple[str, ...],
+    named: str,
+    opt: tuple[str, ...],
+) -> None:
+    """Create a volume."""
+    del app
+    if name and named:
+        raise Invalid(
+            "conflicting options: cannot specify a volume-name through both --name and as a positional arg"
+        )
+    spec = VolumeSpec(
+        name=name or named or RandomIds().new_id(),
+        labels=values.pairs(label),
+        driver=Driver(name=driver, options=values.pairs(opt)),
+    )
+    click.echo(cast("Volume", await client.create(spec)).spec.name)
+
+
+async def mountpoint(client: Client) -> str:
+    """The directory under which every node keeps its volumes."""
+    return f"{(await client.info()).state_dir or '/var/lib/pyswarm'}/agent/volumes"
+
+
+@volume.command("ls")
+@filter_option
+@format_option
+@quiet_option("Only display volume names.")
+@connected
+async def list_volumes(app: App, client: Client, filters: tuple[str, ...], format: str, quiet: bool) -> None:
+    """List volumes."""
+    del app
+    found = sorted(
+        await client.volumes(values.filters(filters)), key=lambda each: human.natural(each.spec.name)
+    )
+    base = "" if quiet else await mountpoint(client)
+    shown = [
+        row(
+            each.spec.labels,
+            Driver=each.spec.driver.name,
+            Name=each.spec.name,
+            Links="N/A",
+            Mountpoint=f"{base}/{each.spec.name}/_data",
+            Scope="local",
+            Size="N/A",
+            Status="N/A",
+            Group="N/A",
+            Availability="N/A",
+        )
+        for each in found
+    ]
+    click.echo(formatted(shown, LAYOUT, format, quiet), nl=False)
+
+
+@volume.command()
+@click.argument("volumes", nargs=-1, required=True, shell_complete=complete("volume"))
+@format_option
+@connected
+async def inspect(app: App, client: Client, volumes: tuple[str, ...], format: str) -> None:
+    """Display detailed information on one or more volumes."""
+    del app
+    base = await mountpoint(client)
+
+    async def fetch(ref: str) -> Volume:
+        return await client.get(Volume, ref)
+
+    def struct(found: Volume) -> Struct:
+        return engine.volume(found, f"{base}/{found.spec.name}/_data")
+
+    await inspection.inspect(volumes, fetch, struct, format)
+
+
+@volume.command("rm")
+@click.argument("volumes", nargs=-1, required=True, shell_complete=complete("volume"))
+@click.option("-f", "--force", is_flag=True, help="Force the removal of one or more volumes.")
+@connected
+async def remove(app: App, client: Client, volumes: tuple[str, ...], force: bool) -> None:
+    """Remove one or more volumes, and their data on every node."""
+    del app
+
+    async def one(ref: str) -> None:
+        try:
+            found = await client.get(Volume, ref)
+        except NotFound:
+            if force:
+                return
+            raise
+        await client.remove("volume", found.id, force=force)
+        await _remove_data(client, found.spec.name)
+
+    await inspection.remove_each(volumes, one)
+
+
+async def _remove_data(client: Client, name: str) -> int:
+    """Remove the volume's directory from every node that answers; returns on how many there was one."""
+    removed = 0
+    for each in await nodes.ready(client):
+        try:
+            await nodes.ask(client, "volume.rm", {"name": name, "force": True}, node=each.id)
+            removed += 1
+        except NotFound:
+            continue
+    return removed
+
+
+@volume.command()
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Remove all unused volumes, not just anonymous ones."
+)
+@filter_option
+@click.option("-f", "--force", is_flag=True, help="Do not prompt for confirmation.")
+@connected
+async def prune(app: App, client: Client, everything: bool, filters: tuple[str, ...], force: bool) -> None:
+    """Remove volumes that nothing uses, on every node."""
+    del app
+    if not force:
+        kind = "all" if everything else "anonymous"
+        click.echo(f"WARNING! This will remove {kind} local volumes not used by at least one container.")
+        click.confirm("Are you sure you want to continue?", abort=True)
+    removed: list[str] = []
+    errors: list[PyswarmError] = []
+    for found in await client.volumes([("dangling", "true"), *values.filters(filters)]) if everything else ():
+        try:
+            await client.remove("volume", found.id)
+            removed.append(found.spec.name)
+        except PyswarmError as error:
+            errors.append(error)
+    reclaimed = 0
+    for each in await nodes.ready(client):
+        answer = await nodes.ask(client, "volume.prune", {"all": everything}, node=each.id)
+        removed += [name for name in answer.get("deleted") or () if name not in removed]
+        reclaimed += int(answer.get("reclaimed") or 0)
+    if removed:
+        click.echo("Deleted Volumes:\n" + "".join(f"{name}\n" for name in removed))
+    click.echo(f"Total reclaimed space: {human.decimal_size(reclaimed)}")
+    inspection.finish(errors)
