@@ -17,7 +17,9 @@ import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from node_agent.network import namespaces
 from node_agent.network.plan import RESOLVER, Zone, lookup, reverse_lookup
 
 _log = logging.getLogger(__name__)
@@ -182,6 +184,9 @@ class Client:
     """Ids of its networks: their zones are searched in this order."""
     upstream: Sequence[str] = ()
     """Addresses of servers for names outside; () answers SERVFAIL."""
+    netns: Path | None = None
+    """Namespace that servers of its own are asked from, so that they may be containers on its networks; those
+    on a loopback address and the host's own are asked from the host's."""
     udp: socket.socket | None = None
     tcp: socket.socket | None = None
     connections: int = 0
@@ -307,9 +312,10 @@ class DnsServer:
         try:
             for server in servers:
                 ask = _ask_tcp if tcp else _ask_udp
-                with contextlib.suppress(OSError, TimeoutError, EOFError):
+                inside = client.netns if servers == list(client.upstream) else None
+                with contextlib.suppress(OSError, TimeoutError, EOFError, ValueError):
                     async with asyncio.timeout(_UPSTREAM_TIMEOUT):
-                        return await ask(server, data)
+                        return await ask(server, data, inside)
         finally:
             self._forwarding -= 1
         return failure
@@ -375,13 +381,30 @@ def _endpoint(server: str) -> tuple[str, int, int]:
     return server, 53, socket.AF_INET6 if ":" in server else socket.AF_INET
 
 
-async def _ask_udp(server: str, data: bytes) -> bytes:
-    """One query from a port of its own and under an id of its own, against forged answers."""
+async def _connect(server: str, kind: int, netns: Path | None) -> socket.socket:
+    """A socket connected to the server, from the namespace (the host's for None and for loopback)."""
     host, port, family = _endpoint(server)
+
+    def make() -> socket.socket:
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+    if netns is None or host.startswith("127.") or host == "::1":
+        item = make()
+    else:
+        item = await asyncio.to_thread(namespaces.inside, netns, make)
+    try:
+        await asyncio.get_running_loop().sock_connect(item, (host, port))
+    except BaseException:
+        item.close()
+        raise
+    return item
+
+
+async def _ask_udp(server: str, data: bytes, netns: Path | None) -> bytes:
+    """One query from a port of its own and under an id of its own, against forged answers."""
     loop = asyncio.get_running_loop()
     ident = secrets.token_bytes(2)
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as item:
-        await loop.sock_connect(item, (host, port))
+    with await _connect(server, socket.SOCK_DGRAM, netns) as item:
         await loop.sock_sendall(item, ident + data[2:])
         while True:
             reply = await loop.sock_recv(item, 65535)
@@ -389,9 +412,9 @@ async def _ask_udp(server: str, data: bytes) -> bytes:
                 return data[:2] + reply[2:]
 
 
-async def _ask_tcp(server: str, data: bytes) -> bytes:
-    host, port, _family = _endpoint(server)
-    reader, writer = await asyncio.open_connection(host, port)
+async def _ask_tcp(server: str, data: bytes, netns: Path | None) -> bytes:
+    item = await _connect(server, socket.SOCK_STREAM, netns)
+    reader, writer = await asyncio.open_connection(sock=item)
     try:
         writer.write(len(data).to_bytes(2, "big") + data)
         await writer.drain()

@@ -32,7 +32,7 @@ from node_agent.network.plan import (
     transit_addresses,
     veth_name,
 )
-from pyswarm.errors import Conflict, Fatal, Invalid
+from pyswarm.errors import Conflict, Fatal, Invalid, PyswarmError
 
 _RULE_PRIORITY = 100
 _SOURCE_TABLE = 1000
@@ -62,6 +62,11 @@ _TASK_SYSCTLS = {
     "net/ipv4/conf/default/rp_filter": "2",
 }
 _IPV6_OFF = ("net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6")
+
+
+NOTHING = NetworkPlan(
+    network_id="", bridge="", vxlan="", index=0, vxlan_index=0, vni=0, mac="", mtu=0, ipv6=False
+)
 
 
 @dataclass(slots=True)
@@ -112,10 +117,9 @@ class Fabric:
         self._transit = f"{prefix}-{TRANSIT}"
         self._host_table = f"ip pyswarm_{prefix}"
         self._port = port
-        host_address, fabric_address = transit_addresses(prefix)
-        self.node = Node(
-            id=node_id, addr=addr, underlay_mtu=1500, host_address=host_address, fabric_address=fabric_address
-        )
+        self._prefix = prefix
+        self.node = Node(id=node_id, addr=addr, underlay_mtu=1500, host_address="", fabric_address="")
+        self._local = NOTHING
         self._lock = threading.Lock()
         self._stale_targets: _Targets = {}
         self._stale_ports: set[int] = set()
@@ -137,7 +141,8 @@ class Fabric:
         self._host_route = netlink.Socket()
         self._host_nft = nft.Nft()
         self._host_conntrack = netlink.Conntrack()
-        self.node = replace(self.node, underlay_mtu=self._underlay_mtu())
+        self.node = self._look_at_host()
+        self._local = local_plan(self.node)
         fresh = not namespaces.held(self._path)
         enter = namespaces.create if fresh else namespaces.inside
         self._in = enter(self._path, _open_inside)
@@ -145,7 +150,7 @@ class Fabric:
         self._forward_on_host()
         if fresh:
             self._write_tables(State())
-            self._make_network(local_plan(self.node))
+            self._make_network(self._local)
 
     def close(self) -> None:
         """Let go of everything open; the kernel's state stays."""
@@ -160,6 +165,7 @@ class Fabric:
         with self._lock:
             self._remove_links()
             self._nft_host.delete([self._host_table])
+            self._leave_firewall()
             self._restore_forwarding()
             self.close()
             namespaces.drop(self._path)
@@ -190,13 +196,23 @@ class Fabric:
             raise Fatal("the node's network was used before it was started, or after it was stopped")
         return self._host_nft
 
-    def _underlay_mtu(self) -> int:
-        """MTU of the link that carries our VXLAN endpoint; 1500 when none does, or it is the loopback."""
-        owners = [i for i, cidr in self._route_host.addresses() if cidr.partition("/")[0] == self.node.addr]
-        for link in self._route_host.links():
-            if link.index in owners and link.name != "lo":
-                return link.mtu
-        return 1500
+    def _look_at_host(self) -> Node:
+        """This node with the MTU of the link that carries its VXLAN endpoint (1500 when none does, or it is the
+        loopback), and free addresses for the transit (those it has, if it is there already)."""
+        links = {link.index: link for link in self._route_host.links()}
+        mtu, own, taken = 1500, "", list[str]()
+        for index, cidr in self._route_host.addresses():
+            address, name = cidr.partition("/")[0], links[index].name if index in links else ""
+            if name == self._transit and address.startswith("169.254."):
+                own = address
+            else:
+                taken.append(address)
+            if address == self.node.addr and name not in ("", "lo"):
+                mtu = links[index].mtu
+        host, fabric = transit_addresses(self._prefix, taken)
+        if own.endswith(".1"):
+            host, fabric = own, own[:-1] + "2"
+        return replace(self.node, underlay_mtu=mtu, host_address=host, fabric_address=fabric)
 
     def _prepare_transit(self) -> None:
         """The link between host and fabric, with its addresses, routes and rules: idempotent."""
@@ -220,6 +236,7 @@ class Fabric:
         index = outside[self._transit].index
         self._route_host.run([netlink.link_up(index), netlink.address(index, f"{host}/24")])
         namespaces.write_sysctls({f"net/ipv4/conf/{self._transit}/route_localnet": "1"})
+        self._pass_firewall()
         self._inside.route.run(
             [
                 netlink.link_up(1),
@@ -230,6 +247,18 @@ class Fabric:
                 netlink.rule(mark=TRANSIT_MARK, table=TRANSIT_MARK, priority=_RULE_PRIORITY),
             ]
         )
+
+    def _pass_firewall(self) -> None:
+        """Let the transit's packets through iptables' FORWARD chain where that drops by policy, as Docker makes
+        it do: a packet has to pass every table, ours cannot accept it for another."""
+        chain = self._nft_host.listing_of_chain("ip filter", "FORWARD")
+        if "policy drop" in chain and f'"{self._transit}"' not in chain:
+            for side in ("iifname", "oifname"):
+                self._nft_host.run(f'insert rule ip filter FORWARD {side} "{self._transit}" accept')
+
+    def _leave_firewall(self) -> None:
+        for handle in self._nft_host.handles("ip filter", "FORWARD", f'"{self._transit}" accept'):
+            self._nft_host.run(f"delete rule ip filter FORWARD handle {handle}")
 
     def _forward_on_host(self) -> None:
         """Turn on forwarding, and remember what it was before the first agent."""
@@ -251,35 +280,49 @@ class Fabric:
 
     # ------------------------------------------------------------------------------------ networks, ports
 
-    def change(self, networks: Mapping[str, NetworkPlan], ports: PortPlan) -> None:
-        """Make the kernel agree with these complete plans; only differences are touched."""
-        wanted = State(networks={**networks, "": local_plan(self.node)}, ports=ports)
+    def change(self, networks: Mapping[str, NetworkPlan], ports: PortPlan) -> Mapping[str, str]:
+        """Make the kernel agree with these complete plans; only differences are touched.
+
+        Returns the networks that could not be made, with the reason; the next change tries them again.
+        """
         with self._lock:
             before, self._state = self._state, None
             self._listing = None
+            wanted = State(networks={"": self._local, **networks}, ports=ports)
             if before is None:
-                self._reconcile(wanted)
+                failed = self._reconcile(wanted)[1]
+                self._drop_failed(wanted, failed)
                 self._write_tables(wanted)
             else:
-                self._advance(before, wanted)
+                failed = self._advance(before, wanted)
             self._state = wanted
             self._note_stale(before or State(), wanted)
+            return failed
 
-    def _advance(self, old: State, new: State) -> None:
+    def _advance(self, old: State, new: State) -> Mapping[str, str]:
+        failed: dict[str, str] = {}
         for network_id in sorted(new.networks):
             before, after = old.networks.get(network_id), new.networks[network_id]
-            if before is None:
-                self._make_network(after)
-            elif before is not after:
-                self._inside.route.run(_network_changes(before, after))
+            try:
+                if before is None:
+                    self._make_network(after)
+                elif before is not after:
+                    self._inside.route.run(_network_changes(before, after))
+            except PyswarmError as exc:
+                failed[network_id] = str(exc)
+                self._remove_network(after)
+        self._drop_failed(new, failed)
         if old.ports is not new.ports:
             self._inside.route.run(_alias_changes(old.ports.aliases, new.ports.aliases))
-        text = nft.change(_FAMILY_TABLE, _rules(old), _rules(new))
-        self._inside.nft.run(text)
+        self._inside.nft.run(_rule_changes(old, new))
         self._nft_host.run(nft.change(self._host_table, old.ports.host, new.ports.host))
         for network_id in sorted(old.networks):
-            if network_id not in new.networks:
+            if network_id not in new.networks and network_id not in failed:
                 self._remove_network(old.networks[network_id])
+        return failed
+
+    def _drop_failed(self, state: State, failed: Mapping[str, str]) -> None:
+        state.networks = {key: plan for key, plan in state.networks.items() if key not in failed}
 
     def _make_network(self, plan: NetworkPlan) -> None:
         route = self._inside.route
@@ -329,7 +372,7 @@ class Fabric:
     def _write_tables(self, state: State) -> None:
         """Both tables from nothing, each in one transaction: connections notice nothing."""
         base = nft.fabric_base(self.node.fabric_address)
-        rules = _rules(state) if state.networks else merge([local_plan(self.node).rules])
+        rules = _rules(state) if state.networks else merge([self._local.rules])
         self._inside.nft.run(nft.replace(_FAMILY_TABLE, base, rules))
         base = nft.host_base(self._host_table.removeprefix("ip "), self._transit, self.node.host_address)
         self._nft_host.run(nft.replace(self._host_table, base, state.ports.host))
@@ -341,7 +384,9 @@ class Fabric:
         with self._lock:
             if self._state is None:
                 return ()
-            fixed = list(self._reconcile(self._state))
+            found, failed = self._reconcile(self._state)
+            fixed = [*found, *(f"network {key} cannot be made: {why}" for key, why in failed.items())]
+            self._drop_failed(self._state, failed)
             before = self._list_tables()
             if self._listing is None or before != self._listing:
                 self._write_tables(self._state)
@@ -354,40 +399,60 @@ class Fabric:
     def _list_tables(self) -> tuple[str, str]:
         return self._inside.nft.listing(_FAMILY_TABLE), self._nft_host.listing(self._host_table)
 
-    def _reconcile(self, wanted: State) -> Sequence[str]:
-        """Links, addresses and entries as in `wanted`, by reading the kernel's own."""
+    def _reconcile(self, wanted: State) -> tuple[Sequence[str], Mapping[str, str]]:
+        """Links, addresses and entries as in `wanted`, by reading the kernel's own: what was corrected, and
+        the networks that could not be made, with the reason."""
         self._prepare_transit()
         route = self._inside.route
         links = {link.index: link for link in route.links()}
-        ours = {p.index: p for p in wanted.networks.values()} | {
-            p.vxlan_index: p for p in wanted.networks.values() if p.vxlan
-        }
+        plans = wanted.networks.values()
+        ours = {plan.index for plan in plans} | {plan.vxlan_index for plan in plans if plan.vxlan}
         strangers = [
             i for i, link in sorted(links.items()) if link.kind in ("bridge", "vxlan") and i not in ours
         ]
         route.run(netlink.link_delete(index=index) for index in strangers)
         fixed = [f"link {links[index].name}" for index in strangers]
+        failed: dict[str, str] = {}
         actual = _read(route)
-        for network_id in sorted(wanted.networks):
-            plan = wanted.networks[network_id]
-            if plan.index not in links:
-                if plan.vxlan_index in links:
-                    route.run([netlink.link_delete(index=plan.vxlan_index)])
-                self._make_network(plan)
-                fixed.append(f"network {plan.bridge}")
-                continue
-            if plan.vxlan and plan.vxlan_index not in links:
-                self._make_vxlan(plan)
-                fixed.append(f"link {plan.vxlan}")
-            found = actual.plan(plan)
-            if messages := _network_changes(found, plan):
-                route.run(messages)
-                fixed += [message.what for message in messages if not message.what.startswith("add route")]
-        aliases = frozenset(
+        for network_id, plan in sorted(wanted.networks.items()):
+            try:
+                fixed += self._reconcile_network(plan, links, actual)
+            except PyswarmError as exc:
+                failed[network_id] = str(exc)
+                self._remove_network(plan)
+        aliases = [
             cidr for index, cidr in actual.addresses if index == _TRANSIT_INDEX and cidr.endswith("/32")
-        )
-        route.run(_alias_changes(aliases, wanted.ports.aliases))
-        return fixed
+        ]
+        route.run(_alias_changes(frozenset(aliases), wanted.ports.aliases))
+        return fixed, failed
+
+    def _reconcile_network(
+        self, plan: NetworkPlan, links: Mapping[int, netlink.Link], actual: _Actual
+    ) -> Sequence[str]:
+        """One network; a VXLAN device of another endpoint (its MAC tells) is made anew."""
+        route = self._inside.route
+        vxlan = links.get(plan.vxlan_index) if plan.vxlan else None
+        if vxlan is not None and (vxlan.mac != plan.mac or plan.index not in links):
+            route.run([netlink.link_delete(index=vxlan.index)])
+            vxlan = None
+        if plan.index not in links:
+            self._make_network(plan)
+            return [f"network {plan.bridge}"]
+        fixed: list[str] = []
+        if links[plan.index].mac != plan.mac or not links[plan.index].up:
+            route.run([netlink.link_mac(plan.index, plan.mac)])
+            fixed.append(f"link {plan.bridge}")
+        found = actual.plan(plan)
+        if plan.vxlan and vxlan is None:
+            self._make_vxlan(plan)
+            found = replace(found, forwards=frozenset())
+            fixed.append(f"link {plan.vxlan}")
+        elif vxlan is not None and (vxlan.master != plan.index or not vxlan.up):
+            route.run(netlink.enslave(plan.vxlan_index, plan.index, suppress=True))
+            fixed.append(f"link {plan.vxlan}")
+        messages = _network_changes(found, plan)
+        route.run(messages)
+        return fixed + [message.what for message in messages if not message.what.startswith("add route")]
 
     # ---------------------------------------------------------------------------------- stale connections
 
@@ -486,6 +551,20 @@ def _open_inside() -> _Inside:
 def _rules(state: State) -> Ruleset:
     networks = [state.networks[network_id].rules for network_id in sorted(state.networks)]
     return merge([*networks, state.ports.fabric])
+
+
+def _rule_changes(old: State, new: State) -> str:
+    """By network, since one has no chain or element in common with another."""
+    nothing = Ruleset()
+    parts: list[str] = []
+    for network_id in sorted({*old.networks, *new.networks}):
+        before, after = old.networks.get(network_id), new.networks.get(network_id)
+        if before is not after:
+            was, now = before.rules if before else nothing, after.rules if after else nothing
+            parts.append(nft.change(_FAMILY_TABLE, was, now))
+    if old.ports is not new.ports:
+        parts.append(nft.change(_FAMILY_TABLE, old.ports.fabric, new.ports.fabric))
+    return "".join(parts)
 
 
 def _network_changes(old: NetworkPlan, new: NetworkPlan) -> list[netlink.Message]:

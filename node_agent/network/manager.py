@@ -18,7 +18,7 @@ from pathlib import Path
 
 from node_agent.network import dns, fabric, namespaces, plan
 from node_agent.ports import BindMount, Paths
-from pyswarm.errors import Conflict, Invalid, PyswarmError
+from pyswarm.errors import Conflict, Invalid, PyswarmError, Unavailable
 from pyswarm.objects import IngressPort, NetworkTable, Task
 from pyswarm.specs import ContainerSpec, PortConfig
 
@@ -78,6 +78,12 @@ class NetworkManager:
         """Sockets bound to published ports, so that no other program takes them: by address, protocol, port."""
         self._resolv: tuple[int, plan.ResolvConf] = (0, plan.ResolvConf())
         self._changing = asyncio.Lock()
+        self._ready: frozenset[str] = frozenset()
+        """Networks that the kernel has."""
+        self._kernel_failures: Mapping[str, str] = {}
+        self._plan_failures: dict[str, str] = {}
+        self._attaching: dict[str, asyncio.Future[tuple[fabric.Sockets, Sequence[BindMount]]]] = {}
+        """Attachments under way in a thread: they go on when their caller is cancelled."""
         self._adopted = False
         self._flushing: asyncio.Task[None] | None = None
         """Ours to end: `stop` does."""
@@ -159,15 +165,29 @@ class NetworkManager:
         self._ingress = ingress
         for network_id in sorted(self._tables):
             if network_id not in networks and network_id not in in_use:
-                del self._tables[network_id], self._plans[network_id], self._zones[network_id]
+                self._drop_table(network_id)
         for network_id, table in sorted(networks.items()):
             known = self._tables.get(network_id)
             same = known is table or known == table
             if same and not (ingress_changed and table.network.spec.ingress):
                 continue
+            self._take_table(network_id, table, ingress)
+
+    def _take_table(self, network_id: str, table: NetworkTable, ingress: tuple[IngressPort, ...]) -> None:
+        """A table that cannot be planned concerns its own tasks alone: they are told why in `attach`."""
+        try:
             self._plans[network_id] = plan.plan_network(table, self._fabric.node, ingress)
             self._zones[network_id] = plan.zone(table)
             self._tables[network_id] = table
+            self._plan_failures.pop(network_id, None)
+        except (PyswarmError, ValueError) as exc:
+            if self._plan_failures.get(network_id) != str(exc):
+                _log.error("network %s cannot be made on this node: %s", network_id, exc)
+            self._plan_failures[network_id] = str(exc)
+
+    def _drop_table(self, network_id: str) -> None:
+        for mapping in (self._tables, self._plans, self._zones):
+            mapping.pop(network_id, None)
 
     def _plan_ports(self) -> None:
         """Ports as planned from the ingress table and this node's host-mode ports; unchanged if equal."""
@@ -184,7 +204,12 @@ class NetworkManager:
 
     async def _change(self) -> None:
         plans = {network_id: p for network_id, p in self._plans.items() if network_id}
-        await asyncio.to_thread(self._fabric.change, plans, self._ports)
+        failed = await asyncio.to_thread(self._fabric.change, plans, self._ports)
+        for network_id, reason in failed.items():
+            if self._kernel_failures.get(network_id) != reason:
+                _log.error("network %s cannot be made on this node: %s", network_id, reason)
+        self._kernel_failures = failed
+        self._ready = frozenset(plans) - frozenset(failed)
         if self._fabric.has_stale and (self._flushing is None or self._flushing.done()):
             self._flushing = asyncio.create_task(self._flush(), name="forget stale connections")
 
@@ -234,10 +259,32 @@ class NetworkManager:
         if not task.networks and task.spec.container.network_mode != "none" and not record.local_address:
             record.local_address = plan.local_address(r.local_address for r in self._records.values())
             self._remember(task.id, record)
+        await self._networks_ready(task)
         wanted = plan.plan_task(task, self._tables, self._plans, record.local_address)
-        sockets, mounts = await asyncio.to_thread(self._attach, task, wanted)
+        job = asyncio.ensure_future(asyncio.to_thread(self._attach, task, wanted))
+        self._attaching[task.id] = job
+        try:
+            sockets, mounts = await asyncio.shield(job)
+        except asyncio.CancelledError:
+            job.add_done_callback(_close_unused)
+            raise
+        finally:
+            if job.done():
+                self._attaching.pop(task.id, None)
         self._serve(task, sockets, forwards=wanted.forwards_dns)
         return mounts
+
+    async def _networks_ready(self, task: Task) -> None:
+        """Wait for a change that is under way to bring the task's networks. Unavailable, with the reason, when
+        one cannot be made."""
+        missing = [a.network_id for a in task.networks if a.network_id not in self._ready]
+        if missing:
+            async with self._changing:
+                pass
+        for network_id in missing:
+            reason = self._plan_failures.get(network_id) or self._kernel_failures.get(network_id)
+            if reason:
+                raise Unavailable(f"network {network_id} cannot be made on this node: {reason}")
 
     def _attach(self, task: Task, wanted: plan.TaskPlan) -> tuple[fabric.Sockets, Sequence[BindMount]]:
         client = self._dns.client(task.id)
@@ -260,6 +307,7 @@ class NetworkManager:
                 task_id=task.id,
                 networks=tuple(attachment.network_id for attachment in task.networks),
                 upstream=tuple(upstream) if forwards else (),
+                netns=self._paths.netns(task.id),
                 udp=sockets.udp,
                 tcp=sockets.tcp,
             )
@@ -271,14 +319,17 @@ class NetworkManager:
 
     async def detach(self, task_id: str) -> None:
         """Drop the namespace; the kernel takes its links away with it. Its ports are closed."""
+        job = self._attaching.pop(task_id, None)
+        if job is not None:
+            await asyncio.wait([job])
         self._dns.drop(task_id)
         record = self._records.get(task_id)
         self._forget(task_id)
+        await asyncio.to_thread(self._drop, task_id)
         if record is not None and record.ports:
             async with self._changing:
                 self._plan_ports()
                 await self._change()
-        await asyncio.to_thread(self._drop, task_id)
 
     def _drop(self, task_id: str) -> None:
         namespaces.drop(self._paths.netns(task_id))
@@ -422,6 +473,12 @@ class NetworkManager:
     def _forget(self, task_id: str) -> None:
         if self._records.pop(task_id, None) is not None:
             (self._records_directory / f"{task_id}.json").unlink(missing_ok=True)
+
+
+def _close_unused(job: asyncio.Future[tuple[fabric.Sockets, Sequence[BindMount]]]) -> None:
+    """The sockets of an attachment that nobody waits for any more."""
+    if not job.cancelled() and job.exception() is None:
+        job.result()[0].close()
 
 
 _WAY_OUT = "choose another port, publish it in ingress mode, or limit the service to one task per node"

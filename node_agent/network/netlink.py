@@ -232,6 +232,10 @@ def link_mtu(index: int, mtu: int) -> Message:
     return _new_link(attr(4, _u32(mtu)), up=True, what=f"set MTU of {index}", index=index, create=False)
 
 
+def link_mac(index: int, mac: str) -> Message:
+    return _new_link(attr(1, mac_bytes(mac)), up=True, what=f"set MAC of {index}", index=index, create=False)
+
+
 def link_delete(*, index: int = 0, name: str = "") -> Message:
     body = _LINK.pack(0, 0, 0, index, 0, 0) + (attr(3, _name(name)) if name else b"")
     return Message(_RTM_DELLINK, 0, body, f"delete link {name or index}", (19,))

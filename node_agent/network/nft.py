@@ -7,9 +7,10 @@ thread that makes it, and is used by one thread at a time afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from node_agent.network.plan import TRANSIT, TRANSIT_MARK, Ruleset
 from pyswarm.errors import MissingProgram, PyswarmError
@@ -25,9 +26,10 @@ FABRIC_TABLE = "pyswarm"
 def fabric_base(fabric_address: str) -> str:
     """The fabric's table without its changing parts. Everything in it is ours, so it is written whole.
 
-    Invariants: between bridges nothing is forwarded; out through the transit go only networks that are not
-    internal; in through it come only connections that a published port translated. A client outside whose
-    address lies in the very subnet of its target gets the bridge's, or it could not be answered.
+    Invariants: between bridges nothing is forwarded, nor between the tasks of the ingress network; out through
+    the transit go only networks that are not internal; in through it come only connections that a published
+    port translated. A client outside whose address lies in the very subnet of its target gets the bridge's, or
+    it could not be answered.
     """
     return f"""
 table ip {FABRIC_TABLE} {{
@@ -36,7 +38,7 @@ table ip {FABRIC_TABLE} {{
   map peers {{ type ifname . ether_addr : mark; }}
   map arrivals {{ type ipv4_addr : ipv4_addr; }}
   set subnets {{ type ifname . ipv4_addr; flags interval; }}
-  set own {{ type ipv4_addr . ipv4_addr; }}
+  set own {{ type ifname . ipv4_addr . ipv4_addr; }}
   set same {{ type ifname . ifname; }}
   set egress {{ type ifname; }}
   set ingress {{ type ifname; }}
@@ -59,6 +61,7 @@ table ip {FABRIC_TABLE} {{
   }}
   chain between {{
     type filter hook forward priority 0; policy drop;
+    iifname @ingress oifname @ingress ct state new ct mark 0 drop
     iifname . oifname @same accept
     ct state established,related accept
     iifname @egress oifname "{TRANSIT}" accept
@@ -68,7 +71,7 @@ table ip {FABRIC_TABLE} {{
   }}
   chain hide {{
     type nat hook postrouting priority 100; policy accept;
-    ct status dnat ip saddr . ip daddr @own masquerade
+    ct status dnat oifname . ip saddr . ip daddr @own masquerade
     ct mark != 0 oifname . ip saddr @subnets masquerade
     oifname "{TRANSIT}" ip saddr != {fabric_address} masquerade
   }}
@@ -191,6 +194,31 @@ class Nft:
         except NftError:
             return ""
 
+    def listing_of_chain(self, family_table: str, chain: str) -> str:
+        """One chain; "" when there is none."""
+        try:
+            return self.run(f"list chain {family_table} {chain}")
+        except NftError:
+            return ""
+
+    def handles(self, family_table: str, chain: str, text: str) -> Sequence[int]:
+        """Handles of the chain's rules that contain `text`."""
+        with self._flags(_STATELESS | _HANDLE):
+            listing = self.listing_of_chain(family_table, chain)
+        return [
+            int(line.rpartition("# handle ")[2])
+            for line in listing.splitlines()
+            if text in line and "# handle " in line
+        ]
+
+    @contextlib.contextmanager
+    def _flags(self, flags: int) -> Generator[None]:
+        self._library.nft_ctx_output_set_flags(self._context, flags)
+        try:
+            yield
+        finally:
+            self._library.nft_ctx_output_set_flags(self._context, _STATELESS)
+
     def delete(self, family_tables: Sequence[str]) -> None:
         """Remove tables, whether they exist or not."""
         for name in family_tables:
@@ -204,7 +232,8 @@ class Nft:
 
 
 _STATELESS = 1 << 2
-"""NFT_CTX_OUTPUT_STATELESS of nftables/libnftables.h."""
+_HANDLE = 1 << 3
+"""NFT_CTX_OUTPUT_STATELESS and _HANDLE of nftables/libnftables.h."""
 
 
 def _load() -> ctypes.CDLL:

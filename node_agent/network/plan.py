@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 from pyswarm.errors import Invalid, Unavailable
@@ -112,6 +113,7 @@ class NetworkPlan:
     """VIP -> the addresses that may answer for it: connections to others are stale."""
 
 
+@lru_cache(maxsize=4096)
 def node_key(addr: str) -> int:
     """A number of 32 bits that stands for a node: its IPv4 address, or a digest of its IPv6 one."""
     parsed = ipaddress.ip_address(addr)
@@ -120,11 +122,13 @@ def node_key(addr: str) -> int:
     return 0x0A000000 | int.from_bytes(hashlib.sha256(parsed.packed).digest()[:3], "big")
 
 
+@lru_cache(maxsize=4096)
 def node_mac(addr: str) -> str:
     """MAC of the bridges on the node with this VXLAN endpoint: known everywhere, no exchange needed."""
     return _mac(b"\x02\x43" + node_key(addr).to_bytes(4, "big"))
 
 
+@lru_cache(maxsize=16384)
 def task_mac(address: str) -> str:
     """MAC of an interface from its first address, as Docker derives it: 02:42 and the IPv4 address."""
     parsed = ipaddress.ip_address(address.partition("/")[0])
@@ -137,11 +141,20 @@ def _mac(data: bytes) -> str:
     return ":".join(f"{byte:02x}" for byte in data)
 
 
-def transit_addresses(prefix: str) -> tuple[str, str]:
+def transit_addresses(prefix: str, taken: Collection[str] = ()) -> tuple[str, str]:
     """(host, fabric) addresses of the transit: link-local, by the agent's prefix, so that several agents of
-    one machine differ; never the range of the clouds' metadata services."""
-    third = 1 + int.from_bytes(hashlib.sha256(prefix.encode()).digest()[:2], "big") % 160
-    return f"169.254.{third}.1", f"169.254.{third}.2"
+    one machine differ; not in a /24 of `taken` (addresses), and never in that of the clouds' metadata
+    services. Raises Unavailable when there is none left."""
+    first = int.from_bytes(hashlib.sha256(prefix.encode()).digest()[:2], "big")
+    used = {address.rpartition(".")[0] for address in taken}
+    for step in range(_TRANSIT_SUBNETS):
+        base = f"169.254.{1 + (first + step) % _TRANSIT_SUBNETS}"
+        if base not in used:
+            return f"{base}.1", f"{base}.2"
+    raise Unavailable("no link-local subnet (169.254.1.0 to 169.254.160.0) is free for the overlay networks")
+
+
+_TRANSIT_SUBNETS = 160
 
 
 def overlay_mtu(network: Network, node: Node) -> int:
@@ -191,7 +204,8 @@ def plan_network(table: NetworkTable, node: Node, ingress: Sequence[IngressPort]
     targets = _vip_targets(table, members)
     chains, vips = _services(targets, name)
     egress = {} if network.spec.internal else {f'"{name}"': ""}
-    own = {f"{m.address} . {m.address}": "" for m in members if m.node_id == node.id and is_v4(m.address)}
+    local = [m.address for m in members if m.node_id == node.id and is_v4(m.address)]
+    own = {f'"{name}" . {address} . {address}': "" for address in local}
     peers = _peers(table, node, ingress) if network.spec.ingress else frozenset[Peer]()
     return NetworkPlan(
         network_id=network.id,
@@ -386,15 +400,18 @@ def answer_addresses(tasks: Iterable[Task], tables: Mapping[str, NetworkTable]) 
     It is the one on the network that carries the default route. A UDP server on all addresses answers from
     the address that the route to its client begins at: with any other its answers would come from a stranger.
     """
+    ingress = {key for key, table in tables.items() if table.network.spec.ingress}
     found: dict[str, str] = {}
     for task in tasks:
+        if not any(attachment.network_id in ingress for attachment in task.networks):
+            continue
         known = all(attachment.network_id in tables for attachment in task.networks)
         way_out = _way_out(task, tables) if known else None
         if way_out is None:
             continue
         own = _v4_addresses(task.networks[way_out].addresses)
         for attachment in task.networks:
-            if own and tables[attachment.network_id].network.spec.ingress:
+            if own and attachment.network_id in ingress:
                 found.update(dict.fromkeys(_v4_addresses(attachment.addresses), own[0]))
     return {address: own for address, own in found.items() if address != own}
 
@@ -448,7 +465,8 @@ def plan_ports(
 
 
 def _serves(host_ip: str) -> bool:
-    return is_v4(host_ip)
+    """Ports are published on IPv4; `::` is every address, and so theirs too."""
+    return is_v4(bound_host(host_ip))
 
 
 def _key(port: PortConfig) -> tuple[str, str, int]:
@@ -486,7 +504,8 @@ class Interface:
     mtu: int
     addresses: tuple[str, ...]
     gateways: tuple[str, ...] = ()
-    """Gateways of default routes through this interface; () when it is not the way out."""
+    """Gateways of default routes through this interface; () when it is not the way out. IPv4 only: the fabric
+    routes no IPv6, and without a route programs turn to IPv4 at once."""
     source_gateways: tuple[tuple[str, str], ...] = ()
     """(own address, gateway): what is sent from that address leaves by this interface (ingress answers)."""
 
@@ -543,7 +562,7 @@ def plan_task(
                 mac=attachment.mac_address or task_mac(first),
                 mtu=plan.mtu,
                 addresses=addresses,
-                gateways=tuple(g for g in gateways if v6 or is_v4(g)) if position == way_out else (),
+                gateways=tuple(g for g in gateways if is_v4(g)) if position == way_out else (),
                 source_gateways=source_gateways,
             )
         )

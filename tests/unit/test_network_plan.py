@@ -82,7 +82,7 @@ def test_network_with_a_member_here_and_one_there() -> None:
         "v_br4097_10.0.1.2": ("dnat to numgen random mod 2 map { 0 : 10.0.1.10, 1 : 10.0.1.11 }",)
     }
     assert found.rules.elements["vips"] == {'"br4097" . 10.0.1.2': "goto v_br4097_10.0.1.2"}
-    assert found.rules.elements["own"] == {"10.0.1.10 . 10.0.1.10": ""}
+    assert found.rules.elements["own"] == {'"br4097" . 10.0.1.10 . 10.0.1.10': ""}
     assert found.rules.elements["egress"] == {'"br4097"': ""}
     assert found.targets == {"10.0.1.2": ("10.0.1.10", "10.0.1.11")}
     assert not found.peers
