@@ -46,6 +46,8 @@ PREFIX = "/pyswarm"
 _FIRST_PAGE = 128
 _PAGE = 2000
 _PAGE_BYTES = 16 * 1024 * 1024
+_ATTEMPTS = 4
+"""How often a commit is sent when it was refused for a reason that it can mend: a rename, a barrier."""
 _RETRY = 0.2
 """Seconds between a candidate's attempts while the store cannot be reached."""
 
@@ -56,6 +58,10 @@ class EtcdStore:
     def __init__(self, client: EtcdClient, prefix: str = PREFIX) -> None:
         self._client = client
         self._keys = Keys(prefix)
+        self._writes: dict[str, int] = {}
+        """How often the election key of a fence of ours was written: commits compare it, too."""
+        self._doubtful: set[str] = set()
+        """Election keys under which a commit was sent whose outcome is not known."""
         self._abandoned: set[int] = set()
 
     @classmethod
@@ -73,6 +79,7 @@ class EtcdStore:
     # ------------------------------------------------------------------------------------------ reading
 
     async def list(self, kind: Kind | None = None) -> Listing:
+        await self._settle()
         prefix = self._keys.kind(kind) if kind else self._keys.objects
         while True:
             try:
@@ -99,6 +106,7 @@ class EtcdStore:
             )
 
     async def get(self, kind: Kind, id: str) -> Object | None:
+        await self._settle()
         request = pb.RangeRequest(key=self._keys.object(kind, id))
         found = await self._client.call(RANGE, request, repeatable=True)
         return self._decode(found.kvs[0]) if found.kvs else None
@@ -117,16 +125,77 @@ class EtcdStore:
 
     async def commit(self, changes: Sequence[Change], fence: Fence | None = None) -> int:
         check_distinct(changes)
+        await self._settle()
         renamed: Mapping[ObjectKey, str] = {}
-        for _ in range(2):
+        for _ in range(_ATTEMPTS):
             steps = name_steps(changes, renamed)
-            request = _transaction(self._keys, changes, steps, fence)
-            answer = await self._client.call(TXN, request)
+            answer = await self._send(self._transaction(changes, steps, fence), fence)
             if answer.succeeded:
                 return answer.header.revision
-            rename = self._explain(answer, changes, steps, fence)
-            renamed = await self._stored_names(rename, changes)
-        raise StaleWrite("the names of the changed objects were changed meanwhile: read again")
+            others = self._explain(answer, changes, steps, fence)
+            renamed = {**renamed, **await self._stored_names(others, changes)}
+        raise StaleWrite("what was written is being changed all the time: read again")
+
+    async def _send(self, request: pb.TxnRequest, fence: Fence | None) -> pb.TxnResponse:
+        try:
+            return await self._client.call(TXN, request)
+        except (Unavailable, asyncio.CancelledError):
+            if fence is not None:
+                self._doubtful.add(fence.key)
+            raise
+
+    async def _settle(self) -> None:
+        """After a fenced commit of unknown outcome: make sure that it either has happened already or never
+        will, so that what is read next stays true.
+
+        A transaction may travel for seconds (a slow disk, a follower that passes it on) after its sender
+        has given up. Every fenced commit compares how often its election key was written; writing the key
+        once more refuses all that was sent before and has not arrived.
+        """
+        for key in sorted(self._doubtful):
+            name = key.encode()
+            exists = pb.Compare(key=name, target=pb.Compare.VERSION, result=pb.Compare.GREATER, version=0)
+            touch = pb.PutRequest(key=name, ignore_value=True, ignore_lease=True)
+            request = pb.TxnRequest(
+                compare=[exists],
+                success=[
+                    pb.RequestOp(request_put=touch),
+                    pb.RequestOp(request_range=pb.RangeRequest(key=name)),
+                ],
+            )
+            answer = await self._client.call(TXN, request, repeatable=True)
+            if answer.succeeded:
+                writes = answer.responses[1].response_range.kvs[0].version
+                self._writes[key] = max(writes, self._writes.get(key, 1))
+            self._doubtful.discard(key)
+
+    def _transaction(
+        self, changes: Sequence[Change], steps: Sequence[NameStep], fence: Fence | None
+    ) -> pb.TxnRequest:
+        """All compares, then the writes; when a compare fails, what is there instead, in the compares'
+        order."""
+        request = pb.TxnRequest()
+        if fence is not None:
+            writes = self._writes.get(fence.key, 1)
+            _compare_create(request, fence.key.encode(), fence.create_revision)
+            request.compare.add(
+                key=fence.key.encode(), target=pb.Compare.VERSION, result=pb.Compare.EQUAL, version=writes
+            )
+        for change in changes:
+            key = self._keys.object(*key_of(change))
+            _compare_object(request, key, change.obj.meta.version)
+            _write(request, key, encode(change.obj) if isinstance(change, Put) else None)
+        for step in steps:
+            key = self._keys.name(step.kind, step.name)
+            if step.before:
+                _compare_value(request, key, step.before)
+            else:
+                _compare_create(request, key, 0)
+            if step.before != step.after:
+                _write(request, key, step.after.encode() if step.after else None)
+        check_operations(max(len(request.compare), len(request.success)))
+        check_bytes(request.ByteSize())
+        return request
 
     def _explain(
         self,
@@ -138,8 +207,11 @@ class EtcdStore:
         """Raises what was wrong; or returns the objects whose stored name differs from the one they were
         committed with (a rename, which needs the old name)."""
         found = iter([next(iter(r.response_range.kvs), pb.KeyValue()) for r in answer.responses])
-        if fence is not None and next(found).create_revision != fence.create_revision:
-            raise Deposed("this manager does not lead any more: the write was refused")
+        if fence is not None:
+            key = next(found)
+            if key.create_revision != fence.create_revision:
+                raise Deposed("this manager does not lead any more: the write was refused")
+            self._writes[fence.key] = key.version  # `_settle` was faster than this commit: send it again
         for change in changes:
             kv = next(found)
             if kv.mod_revision != change.obj.meta.version:
@@ -215,6 +287,12 @@ class EtcdStore:
             finally:
                 await lease.drop()
                 await self._revoke(lease.id)
+                self._forget(lease.id)
+
+    def _forget(self, lease: int) -> None:
+        key = self._keys.candidate(lease).decode()
+        self._writes.pop(key, None)
+        self._doubtful.discard(key)
 
     async def _grant(self, ttl: float) -> _Lease:
         asked = asyncio.get_running_loop().time()
@@ -349,37 +427,14 @@ class EtcdStore:
                 yield min(candidates.values())[1] if candidates else None
 
 
-def _transaction(
-    keys: Keys, changes: Sequence[Change], steps: Sequence[NameStep], fence: Fence | None
-) -> pb.TxnRequest:
-    """All compares, then the writes; when a compare fails, what is there instead, in the compares' order."""
-    request = pb.TxnRequest()
-    if fence is not None:
-        _compare_create(request, fence.key.encode(), fence.create_revision)
-    for change in changes:
-        key = keys.object(*key_of(change))
-        request.compare.add(
-            key=key,
-            target=pb.Compare.MOD,
-            result=pb.Compare.EQUAL,
-            mod_revision=change.obj.meta.version,
-        )
-        request.failure.add().request_range.CopyFrom(pb.RangeRequest(key=key, keys_only=True))
-        _write(request, key, encode(change.obj) if isinstance(change, Put) else None)
-    for step in steps:
-        key = keys.name(step.kind, step.name)
-        if step.before:
-            request.compare.add(
-                key=key, target=pb.Compare.VALUE, result=pb.Compare.EQUAL, value=step.before.encode()
-            )
-            request.failure.add().request_range.CopyFrom(pb.RangeRequest(key=key))
-        else:
-            _compare_create(request, key, 0)
-        if step.before != step.after:
-            _write(request, key, step.after.encode() if step.after else None)
-    check_operations(max(len(request.compare), len(request.success)))
-    check_bytes(request.ByteSize())
-    return request
+def _compare_object(request: pb.TxnRequest, key: bytes, version: int) -> None:
+    request.compare.add(key=key, target=pb.Compare.MOD, result=pb.Compare.EQUAL, mod_revision=version)
+    request.failure.add().request_range.CopyFrom(pb.RangeRequest(key=key, keys_only=True))
+
+
+def _compare_value(request: pb.TxnRequest, key: bytes, value: str) -> None:
+    request.compare.add(key=key, target=pb.Compare.VALUE, result=pb.Compare.EQUAL, value=value.encode())
+    request.failure.add().request_range.CopyFrom(pb.RangeRequest(key=key))
 
 
 def _compare_create(request: pb.TxnRequest, key: bytes, revision: int) -> None:
