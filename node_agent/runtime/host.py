@@ -15,9 +15,9 @@ from node_agent.runtime import capabilities, oci_spec, seccomp
 from node_agent.runtime.oci_spec import DeviceNode, Host
 from pyswarm.errors import MissingProgram
 
-INIT_PROGRAMS = ("/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit")
-"""Static programs that serve as a container's first process; tini is Docker's docker-init."""
-INIT_PACKAGE = "tini"
+INIT_PROGRAMS = ("/usr/bin/catatonit", "/usr/libexec/podman/catatonit", "/usr/bin/tini-static")
+"""Static programs that serve as a container's first process, as docker-init does."""
+
 _SKIPPED_DEVICES = frozenset(("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"))
 
 

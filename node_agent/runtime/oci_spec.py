@@ -460,7 +460,7 @@ def _mounts(context: _Context) -> list[Json]:
     result += own
     if context.spec.init:
         if not context.host.init:
-            raise Invalid("init: this node has no init program: install it with `apt-get install tini`")
+            raise Invalid("init: this node has no init program: install it with `apt-get install catatonit`")
         result.append(_mount(INIT_TARGET, "bind", context.host.init, "bind", "ro", "rprivate"))
     return result
 

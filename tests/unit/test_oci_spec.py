@@ -96,15 +96,15 @@ def test_nothing_to_run(command: tuple[str, ...]) -> None:
 
 
 def test_init_goes_in_front() -> None:
-    made = config(init=True, host=Host(init="/usr/bin/tini-static"))
+    made = config(init=True, host=Host(init="/usr/bin/catatonit"))
     assert made["process"]["args"] == ["/sbin/docker-init", "--", "/bin/app"]
     assert made["mounts"][-1] == {
         "destination": "/sbin/docker-init",
         "type": "bind",
-        "source": "/usr/bin/tini-static",
+        "source": "/usr/bin/catatonit",
         "options": ["bind", "ro", "rprivate"],
     }
-    with pytest.raises(Invalid, match="apt-get install tini"):
+    with pytest.raises(Invalid, match="apt-get install catatonit"):
         build(init=True)
 
 
