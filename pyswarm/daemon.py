@@ -428,7 +428,7 @@ async def _ready(config: NodeConfig) -> InitResult:
 def last_words(config: NodeConfig) -> str:
     """The last lines of the daemons' logs."""
     words: list[str] = []
-    for name in ("manager", "agent"):
+    for name in ("supervisor", "manager", "agent"):
         with contextlib.suppress(OSError):
             lines = (config.state / "log" / f"{name}.log").read_text().splitlines()[-3:]
             words += [f"  {name}: {line}" for line in lines]
