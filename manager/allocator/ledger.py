@@ -186,7 +186,7 @@ class Ledger:
         """The service other than `besides` with whose published port this one clashes. Two services may
         both publish a port in host mode (the scheduler keeps them on different nodes); an ingress port is
         the service's own on every node."""
-        for service_id, others in self._ports.get((port.protocol, port.published_port), {}).items():
+        for service_id, others in sorted(self._ports.get((port.protocol, port.published_port), {}).items()):
             if service_id == besides:
                 continue
             for other in others:

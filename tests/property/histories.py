@@ -149,7 +149,7 @@ def _add_service(h: History, which: int, detail: int) -> Changes:
     owner = service(
         id,
         memory=GIB * (which % 2),
-        networks=(["small"], ["wide"], ["small", "wide"], [])[which % 4],
+        networks=(["small"], ["wide"], ["wide", "small"], [])[which % 4],
         ports=PORTS[detail % len(PORTS)],
         mode="dnsrr" if not PORTS[detail % len(PORTS)] and detail % 3 == 1 else "vip",
         preferences=["node.labels.zone"] if which % 3 == 0 else [],

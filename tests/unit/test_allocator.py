@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from manager.allocator import Allocator
+from manager.allocator.addresses import to_int
 from manager.allocator.allocator import PENDING_MESSAGE
-from pyswarm.objects import Cluster, Network, Service, Task, TaskState
+from manager.allocator.ledger import Ledger
+from pyswarm.objects import Cluster, Network, NetworkAttachment, Service, Task, TaskState
 from pyswarm.specs import (
     ClusterSpec,
     ContainerSpec,
@@ -520,3 +522,56 @@ def test_a_rolled_back_round_leaves_no_trace() -> None:
     rounds.put(other, *new(other, 251))
     assert reasons(rounds, other) == []
     assert len(set(addresses(rounds, other)) | {vips(rounds, other)["net"]}) == 252
+
+
+def test_one_port_of_several_is_dropped_and_taken_over() -> None:
+    rounds = start(INGRESS)
+    more = PortConfig(target_port=1, published_port=81)
+    first, second = service("first", ports=[HTTP, more]), service("second", ports=[HTTP], created=2)
+    rounds.put(first, second, *new(second, 1))
+    rounds.put(with_ports(rounds.get(first), more))
+    assert (ports(rounds, first), ports(rounds, second)) == ([81], [80])
+    assert reasons(rounds, second) == []
+
+
+def test_a_service_that_waits_without_new_tasks_is_not_forgotten() -> None:
+    rounds = start(INGRESS)
+    first, second = service("first", ports=[HTTP]), service("second", created=2)
+    rounds.put(first, second, *new(second, 1))
+    rounds.put(with_ports(rounds.get(second), HTTP))
+    assert ports(rounds, second) == []
+    rounds.delete(rounds.get(first))
+    assert ports(rounds, second) == [80]
+
+
+def test_what_was_held_for_a_task_that_got_only_part_is_let_go() -> None:
+    rounds = start(
+        network("net", created=1), network("tight", created=2, ipam=(IpamPool(subnet="10.9.0.0/29"),))
+    )
+    web = service("web", networks=["net", "tight"])
+    rounds.put(web, *new(web, 6))
+    assert len(reasons(rounds, web)) == 2
+    late = service("late", networks=["net", "tight"], created=2)
+    rounds.put(late, *new(late, 1))
+    assert len(reasons(rounds, late)) == 1
+    filler = service("filler", networks=["net"], mode="dnsrr", created=3)
+    rounds.put(filler, *new(filler, 253 - 5))
+    assert reasons(rounds, filler) == []
+
+
+def test_an_address_that_changed_hands_is_the_new_owners_in_whatever_order_that_is_seen() -> None:
+    rounds = Rounds()
+    web = service("web", networks=["net"])
+    there = NetworkAttachment(network_id="net", addresses=("10.0.0.9/24",))
+    old, new_ = (replace(task, node_id="a") for task in tasks_of(web, 2, state=TaskState.RUNNING))
+    rounds.put(network("net"), web, replace(old, networks=(there,)), new_)
+    for order in ((old, new_), (new_, old)):
+        ledger = Ledger()
+        rounds.put(replace(old, networks=(there,)), new_)
+        ledger.sync(rounds.view)
+        assert ledger.owner("net", to_int("10.0.0.9")) == ("task", old.id)
+        rounds.put(old, replace(new_, networks=(there,)))
+        for task in order:
+            ledger.note("task", task.id)
+        ledger.sync(rounds.view)
+        assert ledger.owner("net", to_int("10.0.0.9")) == ("task", new_.id)

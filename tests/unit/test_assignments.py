@@ -315,13 +315,14 @@ def test_commits_between_two_collections_are_one_delta() -> None:
 
 def test_a_closed_node_is_told_nothing_and_starts_again_with_everything() -> None:
     cell = Cell()
+    [first] = cell.deploy(service("first", networks=["net"]), 1, "a")
     cell.open("a")
     cell.tracker.close("a")
-    [task] = cell.deploy(service("app"), 1, "a")
+    [task] = cell.deploy(service("app", networks=["net"], created=2), 1, "a")
     assert cell.deltas() == {}
     told = cell.tracker.open(cell.rounds.view, "a")
     assert told.complete
-    assert [t.id for t in told.tasks] == [task.id]
+    assert [t.id for t in told.tasks] == [task.id, first.id]
 
 
 def test_a_moved_vxlan_endpoint_is_told_to_those_that_send_there() -> None:
