@@ -153,6 +153,33 @@ async def test_ended_while_nobody_looked(runtime: Conmon, make: Make, paths: Pat
         after.close()
 
 
+@pytest.mark.parametrize("init_too", [False, True])
+async def test_adoption_after_the_monitor_was_killed(
+    runtime: Conmon, make: Make, paths: Paths, init_too: bool
+) -> None:
+    launch = make()
+    pid = await runtime.create(launch)
+    task_id = launch.task.id
+    await runtime.start(task_id)
+    runtime.close()
+    monitor = int((paths.task_run(task_id) / "bundle/conmon.pid").read_text())
+    os.kill(monitor, signal.SIGKILL)
+    await gone(monitor)
+    if init_too:
+        os.kill(pid, signal.SIGKILL)
+        await gone(pid)
+    after = Conmon(paths)
+    try:
+        assert await after.running(task_id) != init_too
+        if not init_too:
+            await after.kill(task_id, "KILL")
+        assert (await ended(after, task_id)).code == 137
+        await after.delete(task_id)
+        assert await after.known() == ()
+    finally:
+        after.close()
+
+
 async def test_reboot_leaves_nothing_known(paths: Paths) -> None:
     runtime = Conmon(paths)
     assert await runtime.known() == ()
@@ -233,6 +260,7 @@ async def test_delete_of_host_pid_container_takes_its_children(runtime: Conmon, 
     assert len(pids) >= 2
     await runtime.delete(task_id)
     assert [pid for pid in pids if start_time(pid)] == []
+    assert not [d for d in runtime.layout.directories(path) if Path(d).exists()]
 
 
 async def test_nested_cgroups_are_removed(runtime: Conmon, make: Make) -> None:
