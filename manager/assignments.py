@@ -254,11 +254,11 @@ class _Table:
             return self.value
         if self.stale:
             self._services = service_entries(view, network)
-        self.stale = self._moved = False
-        members = tuple(self._members[id] for id in self._order)
+        moved, self.stale, self._moved = self._moved, False, False
+        members = tuple(map(self._members.__getitem__, self._order))
         addresses = node_addresses(view) if network.spec.ingress else ()
         table = NetworkTable(network=network, members=members, services=self._services, node_addrs=addresses)
-        if self.value is None or not _same_table(self.value, table):
+        if moved or self.value is None or not _same_table(self.value, table):
             self.value = table
         return self.value
 
@@ -297,7 +297,7 @@ class _Targets:
         return True
 
     def all(self) -> tuple[IngressTarget, ...]:
-        return tuple(self._targets[id] for id in self._order)
+        return tuple(map(self._targets.__getitem__, self._order))
 
 
 class _Ingress:
@@ -595,7 +595,7 @@ class Tracker:
         """The deltas of the connected nodes for all changes since the last call, by node id."""
         tables = self._tables_of(view)
         self._note_moved_nodes(view, tables)
-        networks = self._update_tables(view, tables)
+        renewed = self._update_tables(view, tables)
         ingress_before = tables.ingress.value
         self._update_ingress(view, tables)
         nodes = dict(self._nodes)
@@ -604,12 +604,14 @@ class Tracker:
         if self._all_nodes or bool(ingress_before) != bool(tables.ingress.value):
             nodes.update(dict.fromkeys(self._told))
         deltas = self._whole(view, nodes)
-        others: dict[str, None] = {id: None for n in networks for id in self._followers.get(n, ())}
-        if ingress_before is not tables.ingress.value:
+        moved_ports = ingress_before is not tables.ingress.value
+        others = dict.fromkeys(id for network in renewed for id in self._followers.get(network, ()))
+        if moved_ports:
             others.update((id, None) for id, known in self._told.items() if known.ingress is not None)
-        for node_id in sorted(others):
-            if node_id not in nodes and (delta := self._tables_only(view, node_id)) is not None:
-                deltas[node_id] = delta
+        for node_id in sorted(id for id in others if id not in nodes):
+            deltas[node_id] = self._tables_only(
+                node_id, renewed, tables.ingress.value if moved_ports else None
+            )
         self._forget_changes()
         return deltas
 
@@ -625,10 +627,10 @@ class Tracker:
         needs = known.needs
         return any(id in needs.secrets or id in needs.configs or id in needs.volumes for id in self._needed)
 
-    def _update_tables(self, view: View, tables: _Tables) -> list[str]:
-        """Bring the tables up to date; returns the networks whose table became another."""
+    def _update_tables(self, view: View, tables: _Tables) -> dict[str, NetworkTable | None]:
+        """Bring the tables up to date; returns those that became others, None for one that is gone."""
         stale = dict.fromkeys((*self._members, *self._networks))
-        renewed: list[str] = []
+        renewed: dict[str, NetworkTable | None] = {}
         for network_id in sorted(stale):
             table = tables.networks.get(network_id)
             if table is None:
@@ -638,7 +640,7 @@ class Tracker:
             table.stale = table.stale or network_id in self._networks
             before = table.value
             if table.make(view) is not before:
-                renewed.append(network_id)
+                renewed[network_id] = table.value
             if table.value is None:
                 del tables.networks[network_id]
         return renewed
@@ -669,17 +671,29 @@ class Tracker:
                 deltas[node_id] = delta
         return deltas
 
-    def _tables_only(self, view: View, node_id: str) -> Assignments | None:
-        """Tell the node of new tables; its own tasks did not change."""
-        assert self._tables is not None
-        before = self._told[node_id]
-        networks = {
-            id: table for id in before.networks if (table := self._tables.network(view, id)) is not None
-        }
-        ingress = self._tables.ingress.value if before.ingress is not None else None
-        now = self._told[node_id] = _Told(before.tasks, before.needs, networks, ingress)
-        self._follow(node_id, before.networks, now.networks)
-        return _difference(before, now)
+    def _tables_only(
+        self,
+        node_id: str,
+        renewed: Mapping[str, NetworkTable | None],
+        ingress: tuple[IngressPort, ...] | None,
+    ) -> Assignments:
+        """Tell the node of tables that became others (and of the ingress, unless None); its own tasks and
+        what they need did not change."""
+        known = self._told[node_id]
+        mine = {id: renewed[id] for id in sorted(renewed) if id in known.networks}
+        gone = tuple(id for id, table in mine.items() if table is None)
+        for id in gone:
+            del known.networks[id]
+        self._follow(node_id, gone, ())
+        now = {id: table for id, table in mine.items() if table is not None}
+        known.networks.update(now)
+        if known.ingress is None:
+            ingress = None
+        elif ingress is not None:
+            known.ingress = ingress
+        return Assignments(
+            complete=False, networks=tuple(now.values()), removed_networks=gone, ingress=ingress
+        )
 
 
 def _same_selector(change: Changed) -> bool:
