@@ -12,10 +12,9 @@ file of another inode has the name `log`.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,13 +27,9 @@ from pyswarm.clock import Clock, SystemClock
 from pyswarm.errors import Invalid
 from pyswarm.specs import Driver
 
-log = logging.getLogger(__name__)
-
 DEFAULT_MAX_SIZE = 20 << 20
 DEFAULT_MAX_FILES = 5
 """The limits of Docker's `local` log driver: without limits, logs fill disks."""
-ROTATION_INTERVAL = 2.0
-"""Seconds between looks at the sizes: by so much output may a file outgrow its limit."""
 _CHUNK = 1 << 18
 _TICK = 2.0
 """Seconds after which a follower looks by itself, in case an event got lost."""
@@ -325,16 +320,6 @@ class Logs:
         return False
 
     # ------------------------------------------------------------------------------------ rotation
-
-    async def keep_within(self, limits_of: Callable[[], Mapping[str, Limits]]) -> None:
-        """Rotate the logs of these running tasks as they grow, until cancelled."""
-        while True:
-            for task_id, limit in sorted(limits_of().items()):
-                try:
-                    self.rotate(task_id, limit)
-                except OSError as error:
-                    log.warning("task %s: its log cannot be rotated: %s", task_id, error)
-            await asyncio.sleep(ROTATION_INTERVAL)
 
     def rotate(self, task_id: str, limit: Limits) -> bool:
         """Rotate a running container's log if it has outgrown the limit; whether that was done. Costs one

@@ -237,9 +237,6 @@ class Conmon:
     async def _discard(self, task_id: str) -> None:
         """Take back a creation that failed or was cancelled."""
         with suppress(Unavailable, OSError):
-            container = self._adopt(task_id)
-            if container is not None:
-                await self._settle(container)
             await self.delete(task_id)
 
     # ------------------------------------------------------------------------------------ start and signals
@@ -456,6 +453,7 @@ class Conmon:
         if container is None:
             self._remove_files(task_id)
             return
+        await self._settle(container)
         await self._finish(container)
         if not self._quick_removal(container):
             await self._thorough_removal(container)
@@ -470,9 +468,12 @@ class Conmon:
         if not container.ended.done() and container.init is not None:
             with suppress(NotFound):
                 self._signal(container, signal.SIGKILL)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(KILL_TIMEOUT):
-                    await asyncio.wait((container.ended,))
+            await asyncio.wait((container.ended,), timeout=KILL_TIMEOUT)
+            if not container.ended.done():
+                raise Unavailable(
+                    f"the container of task {container.task_id} does not end {KILL_TIMEOUT:.0f} seconds after "
+                    "SIGKILL: a process in it waits for a disk or a network file system"
+                )
         monitor = container.monitor
         if monitor is None:
             return
