@@ -123,7 +123,7 @@ class Fabric:
         self._lock = threading.Lock()
         self._stale_targets: _Targets = {}
         self._stale_ports: set[int] = set()
-        self._listing: tuple[str, str] | None = None
+        self._listing: tuple[Sequence[str], Sequence[str]] | None = None
         """Both tables as the kernel lists them, where that is known to be as last written."""
         self._state: State | None = None
         """None until the first `change`, and after one that failed half-way: the next one then goes by what
@@ -396,7 +396,7 @@ class Fabric:
                 fixed += [f"packet rules of {name}" for name, was, now in changed if was != now]
             return fixed
 
-    def _list_tables(self) -> tuple[str, str]:
+    def _list_tables(self) -> tuple[Sequence[str], Sequence[str]]:
         return self._inside.nft.listing(_FAMILY_TABLE), self._nft_host.listing(self._host_table)
 
     def _reconcile(self, wanted: State) -> tuple[Sequence[str], Mapping[str, str]]:
@@ -439,10 +439,12 @@ class Fabric:
             self._make_network(plan)
             return [f"network {plan.bridge}"]
         fixed: list[str] = []
+        found = actual.plan(plan)
         if links[plan.index].mac != plan.mac or not links[plan.index].up:
+            # The kernel forgets a link's neighbours when its MAC changes.
+            found = replace(found, neighbours=frozenset(), peers=frozenset())
             route.run([netlink.link_mac(plan.index, plan.mac)])
             fixed.append(f"link {plan.bridge}")
-        found = actual.plan(plan)
         if plan.vxlan and vxlan is None:
             self._make_vxlan(plan)
             found = replace(found, forwards=frozenset())

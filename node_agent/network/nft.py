@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import threading
 from collections.abc import Generator, Mapping, Sequence
 
@@ -187,12 +188,14 @@ class Nft:
             raise NftError(f"nftables refused: {errors.decode(errors='replace').strip()[:2000]}")
         return output.decode(errors="replace")
 
-    def listing(self, family_table: str) -> str:
-        """The table as the kernel has it, without counters' values; "" when there is none."""
+    def listing(self, family_table: str) -> Sequence[str]:
+        """The table as the kernel has it, in pieces, sorted: the kernel lists elements and chains in the order
+        in which they came. Empty when there is none."""
         try:
-            return self.run(f"list table {family_table}")
+            text = self.run(f"list table {family_table}")
         except NftError:
-            return ""
+            return ()
+        return sorted(piece.strip() for piece in re.split(r"[\n,{}]", text) if piece.strip())
 
     def listing_of_chain(self, family_table: str, chain: str) -> str:
         """One chain; "" when there is none."""

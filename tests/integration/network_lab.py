@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from node_agent.network import namespaces, netlink
+from node_agent.network.plan import task_mac
 from node_agent.ports import Paths
 from pyswarm.objects import (
     AllocatedPool,
@@ -164,6 +165,7 @@ def _plug(switch: netlink.Socket, name: str, addr: str) -> None:
         switch.run([netlink.veth(name, "eth0", peer_netns=descriptor, mtu=1500, master=100, peer_index=2)])
     finally:
         os.close(descriptor)
+    namespaces.write_sysctls({"net/ipv4/ip_forward": "0"})
     with contextlib.closing(netlink.Socket()) as route:
         route.run(
             [
@@ -258,6 +260,7 @@ class Net:
     ingress: bool = False
     node_addrs: tuple[str, ...] = ()
     ipv6: bool = False
+    subnet6: str = ""
 
     def __post_init__(self) -> None:
         self.members: list[Member] = []
@@ -269,6 +272,8 @@ class Net:
     def network(self) -> Network:
         gateway = "" if self.internal else f"{self.base}.1"
         pools = [AllocatedPool(subnet=self.subnet, gateway=gateway)]
+        if self.subnet6:
+            pools.append(AllocatedPool(subnet=self.subnet6, gateway=self.subnet6.partition("/")[0] + "1"))
         spec = NetworkSpec(name=self.id, internal=self.internal, ingress=self.ingress, enable_ipv6=self.ipv6)
         return Network(id=self.id, spec=spec, pools=tuple(pools), vni=self.vni)
 
@@ -306,6 +311,12 @@ class Net:
         )
         return address
 
+    def member6(self, task_id: str, service: str, machine: Machine, number: int) -> None:
+        """The IPv6 address of a task that has an IPv4 one: at the same MAC."""
+        four = next(m for m in self.members if m.task_id == task_id)
+        address = f"{self.subnet6.partition('/')[0]}{number:x}"
+        self.members.append(replace(four, address=address, mac_address=task_mac(four.address)))
+
     def set_health(self, task_id: str, healthy: bool) -> None:
         self.members = [replace(m, healthy=healthy) if m.task_id == task_id else m for m in self.members]
 
@@ -314,7 +325,9 @@ class Net:
 
     def attachment(self, task_id: str) -> NetworkAttachment:
         prefix = self.subnet.partition("/")[2]
-        addresses = tuple(f"{m.address}/{prefix}" for m in self.members if m.task_id == task_id)
+        addresses = tuple(
+            f"{m.address}/{64 if ':' in m.address else prefix}" for m in self.members if m.task_id == task_id
+        )
         return NetworkAttachment(network_id=self.id, addresses=addresses)
 
 

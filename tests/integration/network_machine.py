@@ -35,6 +35,12 @@ async def main() -> None:
         try:
             if name == "attach_many":
                 answer = True, list(await asyncio.gather(*(manager.attach(task) for task in args[0])))
+            elif name == "attach_cancelled":
+                job = asyncio.ensure_future(manager.attach(args[0]))
+                await asyncio.sleep(0)
+                job.cancel()
+                await asyncio.wait([job])
+                answer = True, None
             else:
                 answer = True, await getattr(manager, name)(*args, **kwargs)
         except Exception as exc:

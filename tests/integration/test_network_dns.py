@@ -29,10 +29,10 @@ async def lab() -> AsyncIterator[Lab]:
 class Upstream:
     """A name server outside: A for every name, much text for `big.`, silence for `silent.`."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "0.0.0.0") -> None:
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("0.0.0.0", 53))
-        self.tcp = socket.create_server(("0.0.0.0", 53))
+        self.udp.bind((address, 53))
+        self.tcp = socket.create_server((address, 53))
         self.asked: list[str] = []
         self._threads = [threading.Thread(target=f, daemon=True) for f in (self._serve_udp, self._serve_tcp)]
         for thread in self._threads:
