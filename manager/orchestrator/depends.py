@@ -75,9 +75,10 @@ def _present(view: View, service: Service) -> Iterable[Task]:
 
 
 def _started(task: Task) -> bool:
-    if running(task) or task.status.state == TaskState.COMPLETE:
+    if task.status.state == TaskState.COMPLETE:
         return True
-    return bool(task.status.started_at) and task.status.state == TaskState.STARTING
+    up = running(task) or (task.status.state == TaskState.STARTING and bool(task.status.started_at))
+    return up and wanted(task)
 
 
 def completed(view: View, service: Service) -> bool:
