@@ -7,6 +7,7 @@ raise OSError with the path in it, as `os` does.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 from collections.abc import Generator, Sequence
@@ -160,12 +161,21 @@ def overlay_escape(path: Path) -> str:
 
 
 def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
-    """Mount a writable overlay; the topmost of `lower` comes first."""
+    """Mount a writable overlay; the topmost of `lower` comes first.
+
+    It is `volatile`: nothing waits for the disk, and unmounting does not sync the whole file system that
+    `upper` is on. A layer that was mounted when the machine went down must not be used again; it can be once
+    `work` was removed, which is the caller's decision."""
     data = (
         f"lowerdir={':'.join(overlay_escape(path) for path in lower)},"
         f"upperdir={overlay_escape(upper)},workdir={overlay_escape(work)}"
     )
-    mount("overlay", target, "overlay", 0, data)
+    try:
+        mount("overlay", target, "overlay", 0, data + ",volatile")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        mount("overlay", target, "overlay", 0, data)
 
 
 class _OpenHow(ctypes.Structure):

@@ -9,6 +9,7 @@ task that ran before a reboot is reported as failed and not run a second time.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,15 +44,21 @@ def _read(path: Path, cls: type[_T]) -> _T | None:
         return None
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Atomic: a reader, and a successor after kill -9, sees the old content or the new."""
-    fresh = path.with_name(path.name + ".new")
+def _write(path: str, data: bytes) -> None:
+    """Atomic: a reader, and a successor after kill -9, sees the old content or the new. Plain `os` calls:
+    this is done six times for each task that starts, and pathlib would cost more than the file system."""
+    fresh = path + ".new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
-        fresh.write_bytes(data)
+        fd = os.open(fresh, flags, 0o600)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh.write_bytes(data)
-    fresh.replace(path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(fresh, flags, 0o600)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+    os.replace(fresh, path)  # noqa: PTH105
 
 
 class Records:
@@ -61,11 +68,11 @@ class Records:
         self._paths = paths
         self._home = paths.run / "agent"
 
-    def _file(self, task_id: str, kind: str) -> Path:
-        return self._home / f"{task_id}.{kind}"
+    def _file(self, task_id: str, kind: str) -> str:
+        return f"{self._home}/{task_id}.{kind}"
 
-    def _on_disk(self, task_id: str) -> Path:
-        return self._paths.task_state(task_id) / "status"
+    def _on_disk(self, task_id: str) -> str:
+        return f"{self._paths.task_state(task_id)}/status"
 
     def save_task(self, task: Task) -> None:
         """On tmpfs only: its environment may hold passwords."""
@@ -85,8 +92,7 @@ class Records:
     def forget(self, task_id: str) -> None:
         """Drop the task's files on tmpfs; those on disk go with the task's directory."""
         for kind in ("task", "status", "image"):
-            with suppress(FileNotFoundError):
-                self._file(task_id, kind).unlink()
+            Path(self._file(task_id, kind)).unlink(missing_ok=True)
 
     def load(self) -> Mapping[str, Remembered]:
         """All tasks of the former agent, by id in sorted order."""
@@ -101,17 +107,17 @@ class Records:
     def _remembered(self, task: Task) -> Remembered:
         image_id = ""
         with suppress(FileNotFoundError):
-            image_id = self._file(task.id, "image").read_text()
-        status = _read(self._file(task.id, "status"), TaskStatus)
+            image_id = Path(self._file(task.id, "image")).read_text()
+        status = _read(Path(self._file(task.id, "status")), TaskStatus)
         return Remembered(task=task, status=status or task.status, image_id=image_id)
 
     def status_on_disk(self, task_id: str) -> TaskStatus | None:
         """The start or the end of a task that this machine has had, perhaps before a reboot."""
-        return _read(self._on_disk(task_id), TaskStatus)
+        return _read(Path(self._on_disk(task_id)), TaskStatus)
 
     def save_assignment(self, assignment: Assignments) -> None:
         """Secrets, configs, volumes, network tables and ports (no tasks), on tmpfs."""
-        _write(self._home / "assignment", wire.to_bytes(assignment))
+        _write(f"{self._home}/assignment", wire.to_bytes(assignment))
 
     def load_assignment(self) -> Assignments | None:
         """What `save_assignment` kept."""

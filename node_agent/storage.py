@@ -195,16 +195,23 @@ class Storage:
         merged = base / "merged"
         if mounts.is_mount(merged):
             return merged
-        for name in ("upper", "work", "merged"):
-            (base / name).mkdir(parents=True, exist_ok=True)
         found = lower.stat()
-        os.chown(base / "upper", found.st_uid, found.st_gid)
-        (base / "upper").chmod(stat.S_IMODE(found.st_mode))
+        self._make_layer(str(base), found)
         try:
             mounts.mount_overlay([lower], base / "upper", base / "work", merged)
         except OSError as error:
             raise Invalid(f"cannot mount the writable layer: {error.strerror} ({merged})") from error
         return merged
+
+    def _make_layer(self, base: str, root: os.stat_result) -> None:
+        """The directories of a layer; an upper one that is there is kept, with a new work directory."""
+        if not _mkdir(base):
+            shutil.rmtree(f"{base}/work", ignore_errors=True)
+        for name in ("upper", "work", "merged"):
+            _mkdir(f"{base}/{name}")
+        upper = Path(base) / "upper"
+        os.chown(upper, root.st_uid, root.st_gid)
+        upper.chmod(stat.S_IMODE(root.st_mode))
 
     # ------------------------------------------------------------------------------------ mounts
 
@@ -427,6 +434,17 @@ class Storage:
 
 
 # ---------------------------------------------------------------------------------------- free functions
+
+
+def _mkdir(path: str) -> bool:
+    """Whether the directory is new; parents are made too, but one call is enough for most."""
+    try:
+        os.mkdir(path)  # noqa: PTH102
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        Path(path).mkdir(parents=True)
+    return True
 
 
 def _touches_devices(work: _Work) -> bool:
