@@ -18,6 +18,8 @@ from typing import TypeVar
 
 from manager.scheduler.constraints import node_matches
 from manager.state import Changed, View
+from pyswarm.errors import Invalid
+from pyswarm.gotemplate import Template
 from pyswarm.objects import (
     Assignments,
     Cluster,
@@ -38,6 +40,7 @@ from pyswarm.objects import (
     alive,
 )
 from pyswarm.specs import FileReference, PortConfig
+from pyswarm.templating import task_context
 
 # ---------------------------------------------------------------------------------------- what is told of what
 
@@ -82,25 +85,38 @@ def member_of(view: View, task: Task, network_id: str) -> Member | None:
         address=_bare(attachment.addresses[0]),
         mac_address=attachment.mac_address,
         healthy=healthy(task),
-        names=() if network is not None and network.spec.ingress else _member_names(task, attachment),
+        names=() if network is not None and network.spec.ingress else _member_names(task, node, attachment),
     )
 
 
-def _member_names(task: Task, attachment: NetworkAttachment) -> tuple[str, ...]:
-    """Names for this one address: the task's, its slot's, and the host name of its container. Aliases are
-    the service's where there is one; a task without a service has them itself."""
+def _member_names(task: Task, node: Node, attachment: NetworkAttachment) -> tuple[str, ...]:
+    """Names for this one address: the task's, its slot's, the host name of its container and the first
+    characters of its id. What is a name of its service is the service's alone; a task without a service has
+    the aliases itself."""
     names: dict[str, None] = {}
     if task.service_name:
         names[task.name] = None
         if task.slot:
             names[f"{task.service_name}.{task.slot}"] = None
-    hostname = task.spec.container.hostname
-    if hostname and "{{" not in hostname:
+    if hostname := _hostname(task, node):
         names[hostname] = None
     names[task.id[:12]] = None
     if not task.service_id:
         names.update(dict.fromkeys(attachment.aliases))
-    return tuple(names)
+        return tuple(names)
+    of_service = {task.service_name, *attachment.aliases}
+    return tuple(name for name in names if name not in of_service)
+
+
+def _hostname(task: Task, node: Node) -> str:
+    """The container's own host name, its template carried out; "" when that fails (the agent says why)."""
+    text = task.spec.container.hostname
+    if "{{" not in text:
+        return text
+    try:
+        return Template(text).execute(task_context(task, node))
+    except Invalid:
+        return ""
 
 
 def service_entries(view: View, network: Network) -> tuple[ServiceEntry, ...]:
@@ -587,6 +603,7 @@ class Tracker:
             not isinstance(before, Node)
             or not isinstance(after, Node)
             or before.data_path_addr != after.data_path_addr
+            or before.description.hostname != after.description.hostname
         )
         if moved:
             self._moved_nodes[change.obj.id] = None

@@ -142,6 +142,36 @@ def test_members_of_a_network_are_those_of_all_nodes() -> None:
     assert "apphost" in member(told, "net", task).names
 
 
+@pytest.mark.parametrize(
+    ("hostname", "extra"),
+    [
+        ("", ()),
+        ("box", ("box",)),
+        ("app", ()),
+        ("api", ()),
+        ("{{.Service.Name}}-{{.Task.Slot}}-{{.Node.Hostname}}", ("app-1-host-a",)),
+        ("{{.Nonsense}}", ()),
+    ],
+)
+def test_names_of_a_member(hostname: str, extra: tuple[str, ...]) -> None:
+    cell = Cell()
+    wish = NetworkAttachmentSpec(target="net", aliases=("api",))
+    container = ContainerSpec(image="app", hostname=hostname)
+    [task] = cell.deploy(service("app", networks=[wish], container=container), 1, "a")
+    expected = (f"app.1.{task.id}", "app.1", *extra, task.id[:12])
+    assert member(cell.told("a"), "net", task).names == expected
+
+
+def test_a_task_without_a_service_has_its_aliases_itself() -> None:
+    cell = Cell()
+    wish = NetworkAttachmentSpec(target="net", aliases=("api",))
+    [task] = tasks_of(service("x", networks=[wish]), 1, state=TaskState.NEW)
+    lone = replace(task, service_id="", service_name="", slot=0)
+    cell.rounds.put(lone)
+    told = cell.told(cell.rounds.get(lone).node_id)
+    assert member(told, "net", lone).names == (lone.id[:12], "api")
+
+
 def test_services_with_their_virtual_ips_and_names() -> None:
     cell = Cell()
     wish = NetworkAttachmentSpec(target="net", aliases=("api", "backend"))
