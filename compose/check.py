@@ -25,6 +25,7 @@ class _Checker:
         self._secrets = mapping(root.get("secrets"))
         self._configs = mapping(root.get("configs"))
         self._models = mapping(root.get("models"))
+        self._mistaken = report.mistaken(2)
 
     def run(self) -> None:
         for name, node in self._services.items():
@@ -40,7 +41,8 @@ class _Checker:
 
     def _service(self, name: str, path: str, node: Node) -> None:
         value = mapping(node)
-        if not any(_said(value.get(key)) for key in ("image", "build", "provider")):
+        said = any(_said(value.get(key)) for key in ("image", "build", "provider"))
+        if not said and path not in self._mistaken:
             self._report.error('needs "image" or "build"', path, node.pos)
         self._networks_of(value, path)
         self._references(value, path)
@@ -52,8 +54,11 @@ class _Checker:
         self._build(value, path)
         self._watch(value, path)
 
+    def _near(self, name: str, known: Collection[str]) -> str:
+        return "" if self._report.full else near_miss(name, tuple(known))
+
     def _undefined(self, what: str, name: str, known: Collection[str], path: str, node: Node) -> None:
-        hint = near_miss(name, list(known)) or f': define it under the top-level "{what}s"'
+        hint = self._near(name, known) or f': define it under the top-level "{what}s"'
         self._report.error(f'{what} "{name}" is not defined{hint}', path, node.pos)
 
     def _networks_of(self, value: Mapping[str, Node], path: str) -> None:
@@ -117,7 +122,7 @@ class _Checker:
                 message = f'service "{target}" is only enabled by the profile {profiles}'
                 self._report.error(f"{message}: enable it, or say required: false", place, position)
                 continue
-            hint = near_miss(target, list(self._services))
+            hint = self._near(target, self._services)
             self._report.error(f'service "{target}" is not defined{hint}', place, position)
 
     def _health(self, value: Mapping[str, Node], path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -122,13 +123,37 @@ class Report:
         self._seen.add(key)
         self.warnings.append(Problem(message, path, position))
 
+    @property
+    def full(self) -> bool:
+        """Whether further mistakes are no longer noted: no need to look for near misses then."""
+        return len(self.problems) >= MOST_PROBLEMS
+
+    def mistaken(self, depth: int) -> frozenset[str]:
+        """The first `depth` steps of each path that has a mistake: what follows from it there is better
+        left unsaid."""
+        return frozenset(".".join(problem.path.split(".")[:depth]) for problem in self.problems)
+
     def check(self) -> None:
-        """Raise `ComposeErrors` if any mistake was noted."""
+        """Raise `ComposeErrors` if any mistake was noted: file by file, each from top to bottom."""
         if self.problems:
-            raise ComposeErrors(self.problems)
+            raise ComposeErrors(in_order(self.problems))
 
 
-def near_miss(word: str, known: Sequence[str]) -> str:
+def in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """Problems by file, in the order in which the files first turn up, then by line and column."""
+    files: dict[str, int] = {}
+    for problem in problems:
+        files.setdefault(problem.position.source.name, len(files))
+
+    def place(problem: Problem) -> tuple[int, int, int]:
+        position = problem.position
+        return files[position.source.name], position.line, position.column
+
+    return sorted(problems, key=place)
+
+
+@functools.lru_cache(maxsize=1024)
+def near_miss(word: str, known: tuple[str, ...]) -> str:
     """` (did you mean "environment"?)` for the nearest known word, or "" when none is near."""
     matches = get_close_matches(word, known, n=1, cutoff=0.6)
     if not matches and len(word) > 2:

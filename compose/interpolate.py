@@ -16,6 +16,7 @@ from compose.tree import Node, child_path
 
 MAX_NESTING = 50
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BRACE = re.compile(r"\$\{|\}")
 _OPERATORS = (":-", ":?", ":+", "-", "?", "+")
 
 
@@ -107,17 +108,10 @@ def _malformed(template: str) -> TemplateError:
 def closing_brace(template: str, dollar: int) -> int:
     """Index of the `}` that ends the `${` at `dollar`, or -1."""
     open_braces = 0
-    index = dollar
-    while index < len(template):
-        if template.startswith("${", index):
-            open_braces += 1
-            index += 2
-            continue
-        if template[index] == "}":
-            open_braces -= 1
-            if not open_braces:
-                return index
-        index += 1
+    for brace in _BRACE.finditer(template, dollar):
+        open_braces += 1 if brace.group() == "${" else -1
+        if not open_braces:
+            return brace.start()
     return -1
 
 

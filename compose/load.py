@@ -156,6 +156,7 @@ class _Loader:
         self._read: list[str] = []
         self._variables: dict[str, Variable] = {}
         self._extended: dict[tuple[str, int], Node] = {}
+        self._flat: dict[int, tuple[Node, dict[str, Node | None]]] = {}
         self._directory = self._project_directory(project_directory)
         self._home = environ.get("HOME") or "/"
         self._environment = load_environment(
@@ -262,7 +263,16 @@ class _Loader:
     def _extended_service(
         self, services: Node, name: str, layer: _Layer, trail: list[tuple[str, str]], report: Report
     ) -> Node | None:
-        """A service on top of all that it extends; None when that failed and was reported."""
+        """A service on top of all that it extends; None when that failed and was reported. Each is made
+        once, whoever extends it."""
+        _, made = self._flat.setdefault(id(services), (services, {}))
+        if name not in made:
+            made[name] = self._extend(services, name, layer, trail, report)
+        return made[name]
+
+    def _extend(
+        self, services: Node, name: str, layer: _Layer, trail: list[tuple[str, str]], report: Report
+    ) -> Node | None:
         service = mapping(services)[name]
         extends = service.get("extends")
         if extends is None or extends.get("service") is None:
@@ -275,7 +285,7 @@ class _Loader:
         if file is not None and file.text():
             path = file.text()
             below = _Layer(str(Path(path).parent), layer.environment)
-            found = self._extended_file(path, below, file, report)
+            found = self._extended_file(path, below, file, place, report)
             if found is None:
                 return None
             siblings = found.get("services") or Node({})
@@ -298,12 +308,14 @@ class _Loader:
         left = {key: child for key, child in mapping(merged).items() if key != "extends"}
         return merged.replaced(left)
 
-    def _extended_file(self, path: str, layer: _Layer, asked: Node, report: Report) -> Node | None:
+    def _extended_file(
+        self, path: str, layer: _Layer, asked: Node, place: str, report: Report
+    ) -> Node | None:
         """The canonical tree of a file that holds services to extend; read once."""
         key = (path, id(layer.environment))
         if key in self._extended:
             return self._extended[key]
-        found = self._read_more(path, asked, report)
+        found = self._read_more(path, asked, place, report)
         if found is None:
             return None
         root: Node | None = None
@@ -311,21 +323,21 @@ class _Loader:
             tree = self._expand(document, layer, report)
             root = tree if root is None else merge_files(root, tree, report)
         if root is None:
-            report.error(f"{_shown(path)} is empty", "", asked.pos)
+            report.error(f"{_shown(path)} is empty", place, asked.pos)
             return None
         self._extended[key] = root
         return root
 
-    def _read_more(self, path: str, asked: Node, report: Report) -> list[Node] | None:
+    def _read_more(self, path: str, asked: Node, place: str, report: Report) -> list[Node] | None:
         """The documents of a file that another one names; None when that failed and was reported."""
         if len(self._read) >= MAX_FILES:
-            report.error(f"more than {MAX_FILES} files belong to this project", "", asked.pos)
+            report.error(f"more than {MAX_FILES} files belong to this project", place, asked.pos)
             return None
         try:
             found = documents(read_file(path, asked.pos))
         except ComposeErrors as error:
             for problem in error.problems:
-                report.error(problem.message, problem.path, problem.position, problem.related)
+                report.error(problem.message, problem.path or place, problem.position, problem.related)
             return None
         self._read.append(path)
         return self._collect(found)
@@ -367,7 +379,7 @@ class _Loader:
                 chain = " -> ".join(_shown(step) for step in [*trail, file])
                 report.error(f"files include each other: {chain}", path, node.pos)
                 return None
-            for document in self._read_more(file, node, report) or []:
+            for document in self._read_more(file, node, path, report) or []:
                 tree = self._file(document, below, [*trail, file], report)
                 root = tree if root is None else merge_files(root, tree, report)
         return root if root is None else default_contexts(root, directory)

@@ -19,7 +19,7 @@ from compose.tree import Node, Scalar
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 64
-MAX_NODES = 200_000
+MAX_NODES = 150_000
 """Nodes of one file after its aliases are followed: a thousand large services are a quarter of it."""
 
 _TAB = "found character '\\t' that cannot start any token"
@@ -157,7 +157,19 @@ def _integer(text: str) -> int | float | str:
 class _Open:
     """A collection that is being read."""
 
-    __slots__ = ("anchor", "entries", "items", "key", "key_pos", "keys", "merges", "pos", "size", "tag")
+    __slots__ = (
+        "anchor",
+        "entries",
+        "items",
+        "key",
+        "keys",
+        "merge_at",
+        "merges",
+        "merging",
+        "pos",
+        "size",
+        "tag",
+    )
 
     def __init__(self, pos: Position, anchor: str | None, tag: str, is_mapping: bool) -> None:
         self.pos = pos
@@ -167,7 +179,9 @@ class _Open:
         self.items: list[Node] = []
         self.keys: dict[str, Position] = {}
         self.key: str | None = None
-        self.key_pos = pos
+        """The key whose value comes next; with `merging` it is YAML's `<<`."""
+        self.merging = False
+        self.merge_at: Position | None = None
         self.merges: list[Node] = []
         self.size = 1
 
@@ -222,7 +236,7 @@ class _Reader:
         if top is not None and top.entries is not None and top.key is None and not event.anchor:
             tag = event.tag
             if text == "<<" and event.implicit[0]:
-                self._set_key(top, "<<", position, merge=True)
+                self._set_merge(top, position)
                 return None
             if event.implicit[0] and not tag:
                 self._check_key(resolve_plain(text), text, position)
@@ -320,16 +334,23 @@ class _Reader:
         if not isinstance(value, str):
             raise self._fail(position, f'key {text or "null"} is not a string: write "{text}" in quotes')
 
-    def _set_key(self, top: _Open, key: str, position: Position, merge: bool = False) -> None:
-        assert top.entries is not None
-        if key in top.keys and not (merge and "<<" not in top.keys):
-            first = top.keys[key]
-            raise ComposeErrors(
-                [Problem(f'key "{key}" is set twice in one mapping', "", position, (("first", first),))]
-            )
+    def _set_key(self, top: _Open, key: str, position: Position) -> None:
+        if key in top.keys:
+            raise self._twice(key, position, top.keys[key])
         top.keys[key] = position
         top.key = key
-        top.key_pos = position
+
+    def _set_merge(self, top: _Open, position: Position) -> None:
+        if top.merge_at is not None:
+            raise self._twice("<<", position, top.merge_at)
+        top.merge_at = position
+        top.key = "<<"
+        top.merging = True
+
+    @staticmethod
+    def _twice(key: str, position: Position, first: Position) -> ComposeErrors:
+        message = f'key "{key}" is set twice in one mapping'
+        return ComposeErrors([Problem(message, "", position, (("first", first),))])
 
     def _add(self, node: Node, size: int, anchor: str | None, stack: list[_Open]) -> Node | None:
         """Put a finished node where it belongs; returns it when it is a document's root."""
@@ -344,10 +365,9 @@ class _Reader:
         elif top.key is None:  # an anchored scalar as a key
             self._check_key(node.value, str(node.value), node.pos)
             self._set_key(top, str(node.value), node.pos)
-        elif top.key == "<<":
+        elif top.merging:
             top.merges.append(node)
-            del top.keys["<<"]
-            top.key = None
+            top.key, top.merging = None, False
         else:
             top.entries[top.key] = node
             top.key = None

@@ -33,6 +33,7 @@ from compose.shapes import (
     wrong_value,
 )
 from compose.short import (
+    MAX_PORTS,
     PROTOCOLS,
     ShortSyntaxError,
     lift,
@@ -154,6 +155,23 @@ PORT = Obj(
 _LONG_PORT = _with_defaults(PORT, {"mode": "ingress", "protocol": "tcp"})
 
 
+def _lift_ports(ports: list[dict[str, str | int]], at: Node) -> list[Node]:
+    """Ports as nodes; what a range's ports have in common is shared."""
+    known: dict[str | int, Node] = {}
+    for port in ports[:1]:
+        known = {value: Node(value, at.pos, None, "", at.via) for value in port.values()}
+    return [
+        Node(
+            {key: known.get(value) or Node(value, at.pos, None, "", at.via) for key, value in port.items()},
+            at.pos,
+            None,
+            "",
+            at.via,
+        )
+        for port in ports
+    ]
+
+
 def _read_ports(node: Node, path: str, report: Report) -> Node:
     """A list of ports; one entry of the short syntax may stand for many."""
     if not isinstance(node.value, list):
@@ -166,7 +184,9 @@ def _read_ports(node: Node, path: str, report: Report) -> Node:
             ports.append(_LONG_PORT.read(item, place, report))
         elif isinstance(value, (int, str)) and not isinstance(value, bool):
             try:
-                ports.extend(lift(port, item) for port in parse_port(str(value)))
+                ports.extend(_lift_ports(parse_port(str(value)), item))
+                if len(ports) > MAX_PORTS:
+                    raise ShortSyntaxError(f"more than {MAX_PORTS} ports of one service")
             except ShortSyntaxError as error:
                 wrong_value(str(error), item, place, report)
         else:

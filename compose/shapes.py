@@ -126,7 +126,7 @@ class Enum:
             return wrong_type("a string", node, path, report)
         if value in self._words:
             return node
-        hint = near_miss(value, self._words)
+        hint = "" if report.full else near_miss(value, self._words)
         message = f'"{shown(value)}" is not {self.expected}{hint}'
         return wrong_value(message, node, path, report)
 
@@ -412,7 +412,7 @@ class Obj:
 
     def _unknown(self, node: Node, key: str, path: str, report: Report) -> None:
         advice = self._deprecated.get(key)
-        hint = f": {advice}" if advice else near_miss(key, list(self.fields))
+        hint = f": {advice}" if advice else "" if report.full else near_miss(key, tuple(self.fields))
         report.error(f'unknown key "{shown(key)}"{hint}', path, node.key_position(key))
 
 

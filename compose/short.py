@@ -11,6 +11,7 @@ from compose.shapes import scalar_text, shown, wrong_type, wrong_value
 from compose.tree import Node
 from compose.units import parse_integer
 
+MAX_PORTS = 16_384
 PROTOCOLS = ("tcp", "udp", "sctp")
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?\Z")
 _PROPAGATIONS = frozenset(("rprivate", "private", "rshared", "shared", "rslave", "slave"))
@@ -51,6 +52,8 @@ def parse_port(text: str) -> list[dict[str, str | int]]:
     first, last = port_range(target)
     if not first:
         raise ShortSyntaxError("container port 0 cannot be published")
+    if last - first >= MAX_PORTS:
+        raise ShortSyntaxError(f"more than {MAX_PORTS} ports of one service")
     common: dict[str, str | int] = {"mode": "ingress", "protocol": protocol}
     if host_ip:
         common["host_ip"] = _host_ip(host_ip)

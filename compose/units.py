@@ -18,11 +18,15 @@ _NANOSECONDS = {
     "w": 604_800_000_000_000,
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
+_LONGEST = 64
+"""Numbers of more characters are no amounts of anything; Python would refuse them in its own way."""
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
 def parse_duration(text: str) -> int | None:
     """Nanoseconds of `1h30m`, `1.5s`, `2d`; None when it is not a duration."""
+    if len(text) > _LONGEST:
+        return None
     sign = 1
     rest = text
     if rest[:1] in ("+", "-"):
@@ -81,6 +85,8 @@ def _decimal(value: int, unit: int) -> str:
 
 def parse_size(text: str) -> int | None:
     """Bytes of `64m`, `1.5gb`, `1024`, `-1`; powers of 1024; None when it is not a size."""
+    if len(text) > _LONGEST:
+        return None
     if re.fullmatch(r"-\d+", text):
         return int(text)
     match = _SIZE.fullmatch(text.strip())
