@@ -14,14 +14,20 @@ from typing import TypeVar
 
 from manager.allocator.addresses import Range, mac_of, to_int
 from manager.allocator.ledger import (
-    FIRST_AUTOMATIC_PORT,
-    LAST_AUTOMATIC_PORT,
     Ledger,
     Owner,
     claims_of,
     holds_addresses,
     is_new,
     ranges_of,
+)
+from manager.allocator.ports import (
+    FIRST_AUTOMATIC_PORT,
+    LAST_AUTOMATIC_PORT,
+    answers,
+    apart,
+    publishes,
+    still_wanted,
 )
 from manager.allocator.subnets import SubnetAllocator, has_addresses
 from manager.state import Changed, Key, Plan, View
@@ -224,7 +230,7 @@ class Allocator:
         for network in allocated:
             services.update((service.id, None) for service in work.view.services_on_network(network.id))
         if any(network.spec.ingress for network in allocated):
-            services.update((s.id, None) for s in work.view.services() if _publishes(s.spec.endpoint.ports))
+            services.update((s.id, None) for s in work.view.services() if publishes(s.spec.endpoint.ports))
 
     def _plan_services(self, work: _Round, service_ids: Iterable[str]) -> None:
         services = _oldest_first([s for id in service_ids if (s := work.service(id)) is not None])
@@ -247,7 +253,7 @@ class Allocator:
         pools = {network_id: work.network(network_id) for network_id in wanted}
         kept = replace(
             endpoint,
-            ports=() if service.pending_delete else _kept_ports(service.spec.endpoint, endpoint),
+            ports=() if service.pending_delete else still_wanted(service.spec.endpoint, endpoint),
             virtual_ips=tuple(
                 vip
                 for vip in endpoint.virtual_ips
@@ -288,14 +294,14 @@ class Allocator:
         if spec.endpoint.mode != "vip" or _no_networks(spec):
             return []
         networks = [work.network(wish.target) for wish in spec.task.networks]
-        if _publishes(spec.endpoint.ports):
+        if publishes(spec.endpoint.ports):
             networks.append(work.ingress())
         found = {n.id: n for n in networks if n is not None and has_addresses(n.spec)}
         return list(found.values())
 
     def _allocate_endpoint(self, work: _Round, service: Service) -> Endpoint:
         spec = service.spec
-        if _publishes(spec.endpoint.ports) and work.ingress() is None:
+        if publishes(spec.endpoint.ports) and work.ingress() is None:
             raise _NotYet(
                 "there is no ingress network for the published ports: "
                 "create one with `pyswarm network create --ingress ingress`"
@@ -352,7 +358,7 @@ class Allocator:
             )
         for earlier in given:
             same = (earlier.published_port, earlier.protocol) == (port.published_port, port.protocol)
-            if same and (not port.host_ip or not earlier.host_ip or port.host_ip == earlier.host_ip):
+            if same and not apart(earlier, port):
                 raise _NotYet(f"{what} is published twice by service {service.spec.name} itself")
 
     # ------------------------------------------------------------------------------------------------ tasks
@@ -381,7 +387,7 @@ class Allocator:
         if service is not None and service.endpoint is not None:
             endpoint = EndpointSpec(mode=service.endpoint.spec.mode, ports=service.endpoint.ports)
         wishes = [] if task.spec.container.network_mode in ("host", "none") else list(task.spec.networks)
-        ingress = work.ingress() if _publishes(endpoint.ports) else None
+        ingress = work.ingress() if publishes(endpoint.ports) else None
         if ingress is not None and task.spec.container.network_mode not in ("host", "none"):
             wishes.append(NetworkAttachmentSpec(target=ingress.id))
         status = replace(
@@ -470,11 +476,6 @@ def _unallocated(network: Network) -> bool:
     return not network.pending_delete and has_addresses(network.spec) and not (network.pools and network.vni)
 
 
-def _publishes(ports: Iterable[PortConfig]) -> bool:
-    """Whether one of the ports is for the routing mesh."""
-    return any(port.publish_mode == "ingress" for port in ports)
-
-
 def _no_networks(spec: ServiceSpec) -> bool:
     return spec.task.container.network_mode in ("host", "none")
 
@@ -491,31 +492,9 @@ def _same_wishes(before: object, after: Service) -> bool:
     )
 
 
-def _kept_ports(spec: EndpointSpec, endpoint: Endpoint) -> tuple[PortConfig, ...]:
-    """The allocated ports that the spec still asks for."""
-    wishes = list(spec.ports)
-    kept: list[PortConfig] = []
-    for port in endpoint.ports:
-        wish = next((w for w in wishes if w == port or _automatic(w, port)), None)
-        if wish is not None:
-            wishes.remove(wish)
-            kept.append(port)
-    return tuple(kept)
-
-
-def _automatic(wish: PortConfig, port: PortConfig) -> bool:
-    """Whether `port` is an answer to a wish for any port."""
-    return (
-        not wish.published_port
-        and wish.publish_mode == "ingress"
-        and FIRST_AUTOMATIC_PORT <= port.published_port <= LAST_AUTOMATIC_PORT
-        and replace(port, published_port=0) == wish
-    )
-
-
 def _pop_kept(kept: list[PortConfig], wish: PortConfig) -> PortConfig | None:
     for port in kept:
-        if _automatic(wish, port):
+        if answers(port, wish):
             kept.remove(port)
             return port
     return None

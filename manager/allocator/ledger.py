@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from manager.allocator.addresses import Range, ipam_of, range_of, to_int
+from manager.allocator.ports import FIRST_AUTOMATIC_PORT, LAST_AUTOMATIC_PORT, clash
 from manager.state import View
 from pyswarm.objects import Kind, Network, Object, Service, Task, TaskState, alive
 from pyswarm.specs import PortConfig
@@ -18,9 +19,6 @@ from pyswarm.specs import PortConfig
 Owner = tuple[Kind, str]
 PortKey = tuple[str, int]
 """(protocol, port)."""
-
-FIRST_AUTOMATIC_PORT = 30000
-LAST_AUTOMATIC_PORT = 32767
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +181,11 @@ class Ledger:
         return self._addresses.get(network_id, {}).get(number)
 
     def port_holder(self, port: PortConfig, besides: str) -> str | None:
-        """The service other than `besides` with whose published port this one clashes. Two services may
-        both publish a port in host mode (the scheduler keeps them on different nodes); an ingress port is
-        the service's own on every node."""
-        for service_id, others in sorted(self._ports.get((port.protocol, port.published_port), {}).items()):
-            if service_id == besides:
-                continue
-            for other in others:
-                ingress = "ingress" in (port.publish_mode, other.publish_mode)
-                apart = port.host_ip and other.host_ip and port.host_ip != other.host_ip
-                if ingress and not apart:
-                    return service_id
+        """The service other than `besides` with whose published port this one clashes."""
+        holders = self._ports.get((port.protocol, port.published_port), {})
+        for service_id in sorted(holders):
+            if service_id != besides and any(clash(port, other) for other in holders[service_id]):
+                return service_id
         return None
 
     # ---------------------------------------------------------------------------------------------- choosing

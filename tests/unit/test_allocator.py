@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from manager.allocator import Allocator
+from manager.allocator import Allocator, check_ports
 from manager.allocator.addresses import to_int
 from manager.allocator.allocator import PENDING_MESSAGE
 from manager.allocator.ledger import Ledger
+from pyswarm.errors import Conflict
 from pyswarm.objects import Cluster, Network, NetworkAttachment, Service, Task, TaskState
 from pyswarm.specs import (
     ClusterSpec,
@@ -575,3 +576,25 @@ def test_an_address_that_changed_hands_is_the_new_owners_in_whatever_order_that_
             ledger.note("task", task.id)
         ledger.sync(rounds.view)
         assert ledger.owner("net", to_int("10.0.0.9")) == ("task", new_.id)
+
+
+def test_the_check_of_ports_sees_the_whole_request() -> None:
+    rounds = start(INGRESS)
+    first, second = service("first", ports=[HTTP]), service("second", created=2)
+    automatic = service("auto", ports=[PortConfig(target_port=1)], created=3)
+    rounds.put(first, second, automatic)
+    wants = with_ports(rounds.get(second), PortConfig(target_port=1, published_port=443), HTTP)
+    with pytest.raises(Conflict) as caught:
+        check_ports(rounds.view, wants)
+    assert str(caught.value) == (
+        "service second: ports[1]: port 80/tcp is already published by service first: "
+        "publish another port, or remove it there first"
+    )
+    with pytest.raises(Conflict, match="30000/tcp is already published by service auto"):
+        check_ports(rounds.view, with_ports(second, PortConfig(target_port=1, published_port=30000)))
+    check_ports(rounds.view, rounds.get(first))
+    rounds.stage(with_ports(rounds.get(first)))
+    check_ports(rounds.view, wants)
+    rounds.rollback()
+    rounds.stage(replace(rounds.get(first), pending_delete=True))
+    check_ports(rounds.view, wants)
