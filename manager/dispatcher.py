@@ -110,6 +110,7 @@ class Dispatcher:
         self.stats: dict[str, ContainerStats] = {}
         """The last figures of each running task."""
         controller.observe(self._observe)
+        broker.registered = self._sessions.__contains__
 
     # ------------------------------------------------------------------------------ sessions
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from pyswarm.errors import NotFound, Unavailable
 
 QUEUE = 256
 """Messages held per direction before the faster end waits."""
+LISTEN_TIMEOUT = 5.0
+"""Seconds that an agent which has just registered has to begin listening."""
 ANSWER_TIMEOUT = 10.0
 """Seconds that an agent has to open the answer to a demand."""
 
@@ -103,6 +105,9 @@ class LogBroker:
     def __init__(self, ids: IdSource) -> None:
         self._ids = ids
         self._listeners: dict[str, asyncio.Queue[Demand]] = {}
+        self._arrival = asyncio.Event()
+        self.registered: Callable[[str], bool] = lambda node_id: False
+        """Whether a node has a session, so that it will listen in a moment (set by the dispatcher)."""
         self._conversations: dict[str, Conversation] = {}
 
     def connected(self, node_id: str) -> bool:
@@ -113,6 +118,8 @@ class LogBroker:
         """The demands to one node; a second listener takes over from the first."""
         queue: asyncio.Queue[Demand] = asyncio.Queue()
         self._listeners[node_id] = queue
+        self._arrival.set()
+        self._arrival = asyncio.Event()
         try:
             while True:
                 yield await queue.get()
@@ -130,9 +137,7 @@ class LogBroker:
     @contextlib.asynccontextmanager
     async def ask(self, node_id: str, demand: Demand) -> AsyncGenerator[Conversation]:
         """Open a conversation with a node's agent; Unavailable when it does not listen."""
-        listener = self._listeners.get(node_id)
-        if listener is None:
-            raise Unavailable(f"node {node_id} is not connected")
+        listener = await self._listener(node_id)
         demand = replace(demand, id=self._ids.new_id())
         conversation = Conversation(demand, node_id)
         self._conversations[demand.id] = conversation
@@ -142,6 +147,16 @@ class LogBroker:
         finally:
             conversation.close()
             self._conversations.pop(demand.id, None)
+
+    async def _listener(self, node_id: str) -> asyncio.Queue[Demand]:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LISTEN_TIMEOUT):
+                while node_id not in self._listeners and self.registered(node_id):
+                    await self._arrival.wait()
+        listener = self._listeners.get(node_id)
+        if listener is None:
+            raise Unavailable(f"node {node_id} is not connected")
+        return listener
 
     async def answer(
         self, node_id: str, messages: AsyncIterator[AnswerMessage]

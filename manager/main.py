@@ -41,8 +41,6 @@ from pyswarm.rpc import SERVER_OPTIONS, TLS, Stub, add_service, channel, identif
 log = logging.getLogger(__name__)
 
 CERTIFICATE_CHECK = 60.0
-ENSURE_PERIOD = 2.0
-"""Seconds between looks at whether the supervisor lives."""
 
 
 class Manager:
@@ -117,7 +115,7 @@ class Manager:
                 group.create_task(self._lead_for_ever())
                 group.create_task(self._follow_leader())
                 if self._config.service_manager == "supervisor":
-                    group.create_task(self._keep_supervisor())
+                    group.create_task(supervisor.keep(self._config.state, self._config.run))
         finally:
             await gate.stop()
             for server in servers:
@@ -173,11 +171,6 @@ class Manager:
             if leader != self._address:
                 for switch in (self._control, self._dispatcher, self._ca):
                     switch.leader_is(leader)
-
-    async def _keep_supervisor(self) -> None:
-        while True:
-            await asyncio.sleep(ENSURE_PERIOD)
-            await asyncio.to_thread(supervisor.ensure, self._config.state, self._config.run)
 
     def _parts(self) -> Parts:
         return Parts(

@@ -41,7 +41,6 @@ from pyswarm.specs import GenericResource, NodeSpec, Platform, Resources
 log = logging.getLogger(__name__)
 
 ROTATE_PERIOD = 5.0
-ENSURE_PERIOD = 2.0
 PLUGINS = ("Log/json-file", "Network/bridge", "Network/overlay", "Volume/local")
 
 
@@ -131,7 +130,7 @@ class Agent:
                 gc.freeze()
                 parts = [self._session().run(), self._rotate_logs()]
                 if self._config.service_manager == "supervisor":
-                    parts.append(self._keep_supervisor())
+                    parts.append(supervisor.keep(self._config.state, self._config.run))
                 async with asyncio.TaskGroup() as group:
                     work = [group.create_task(part) for part in parts]
                     await stop.wait()
@@ -147,11 +146,6 @@ class Agent:
             for task_id, task in self._worker.tasks().items():
                 with contextlib.suppress(Invalid):
                     self._logs.rotate(task_id, limits(task.spec.log_driver))
-
-    async def _keep_supervisor(self) -> None:
-        while True:
-            await asyncio.sleep(ENSURE_PERIOD)
-            await asyncio.to_thread(supervisor.ensure, self._config.state, self._config.run)
 
     async def leave(self, *, purge: bool) -> None:
         """Take down every container and all that belongs to it; with `purge`, volumes and images too."""

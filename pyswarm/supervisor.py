@@ -144,6 +144,30 @@ def ensure(state: Path, run: Path) -> None:
     process.wait()
 
 
+async def keep(state: Path, run: Path) -> None:
+    """For the daemons: start a supervisor whenever there is none, at once when the present one dies."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.to_thread(ensure, state, run)
+        pid = holder(run / "supervisor.lock")
+        try:
+            descriptor = os.pidfd_open(pid) if pid else -1
+        except ProcessLookupError:
+            descriptor = -1
+        if descriptor < 0:
+            await asyncio.sleep(BACKOFF_MIN)
+            continue
+        gone = asyncio.Event()
+        loop.add_reader(descriptor, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+
 def _detach() -> None:
     """Leave the starter: it waits for us, so hand the work to a child and end."""
     if os.environ.pop("PYSWARM_DETACH", "") and os.fork():
