@@ -18,6 +18,7 @@ from pyswarm.objects import Config, Meta, Network, Node, Object, Service, Task
 from pyswarm.specs import ConfigSpec, NetworkSpec, ServiceSpec
 
 T = TypeVar("T")
+ObjectT = TypeVar("ObjectT", bound=Object)
 
 
 @dataclass
@@ -39,8 +40,7 @@ def service(id: str, name: str) -> Service:
     return Service(id=id, spec=ServiceSpec(name=name))
 
 
-def at(obj: T, version: int) -> T:
-    assert isinstance(obj, (Task, Service, Network, Node, Config))
+def at(obj: ObjectT, version: int) -> ObjectT:
     return dataclasses.replace(obj, meta=dataclasses.replace(obj.meta, version=version))
 
 
@@ -194,28 +194,30 @@ class StoreContract:
         stop = asyncio.Event()
 
         async def disturb() -> None:
-            turn, extra = 0, 0
+            """Two objects, at both ends of the list, come and go together."""
+            version = 0
             while not stop.is_set():
-                turn = (turn + 1) % 2
-                change = Put(task("zz")) if turn else Delete(at(task("zz"), extra))
-                extra = await store.commit([change])
+                ends = [at(task(id), version) for id in ("aa", "zz")]
+                revision = await store.commit([(Delete if version else Put)(obj) for obj in ends])
+                version = 0 if version else revision
 
         disturbing = asyncio.create_task(disturb())
+        await asyncio.sleep(0)
         listing = await within(store.list("task"), 30)
         stop.set()
         await disturbing
         found = {o.id: o.meta.version for o in listing.objects}
-        extra = found.pop("zz", 0)
+        ends = [found.pop("aa", 0), found.pop("zz", 0)]
         assert found == versions
-        assert extra <= listing.revision
+        assert ends[0] == ends[1] <= listing.revision
         # All that happened after the listing's revision, and nothing else, is in a watch from there.
         async with store.watch(listing.revision) as batches:
             end = await store.commit([Put(task("end"))])
-            state = bool(extra)
+            there = bool(ends[0])
             while (batch := await within(anext(batches))).revision != end:
-                state = batch.events[0].obj is not None
-            now = await store.get("task", "zz")
-            assert state == (now is not None)
+                assert (batch.events[0].obj is not None) is not there
+                there = not there
+            assert there == (await store.get("task", "aa") is not None)
 
     # ---------------------------------------------------------------------------------------- names
 
@@ -281,6 +283,33 @@ class StoreContract:
         for name in ("a", "b"):
             with pytest.raises(StaleWrite, match="exists already"):
                 await store.commit([Put(service("s3", name))])
+
+    async def test_names_move_up_a_chain_in_one_commit(self, backing: Backing) -> None:
+        store = backing.connect()
+        first = await store.commit(
+            [Put(service("s1", "a")), Put(service("s2", "b")), Put(service("s3", "c"))]
+        )
+        changes = [
+            Put(service("s4", "a")),
+            Put(at(service("s1", "b"), first)),
+            Put(at(service("s2", "c"), first)),
+            Delete(at(service("s3", "c"), first)),
+        ]
+        await store.commit(changes)
+        for name in ("a", "b", "c"):
+            with pytest.raises(StaleWrite, match="exists already"):
+                await store.commit([Put(service("s5", name))])
+        rest = (await store.list("service")).objects
+        await store.commit([Delete(obj) for obj in rest])
+        await store.commit([Put(service(f"n{name}", name)) for name in ("a", "b", "c")])
+
+    async def test_taking_the_name_of_one_that_goes(self, backing: Backing) -> None:
+        store = backing.connect()
+        first = await store.commit([Put(service("s1", "a")), Put(service("s2", "b"))])
+        await store.commit([Put(at(service("s1", "b"), first)), Delete(at(service("s2", "b"), first))])
+        await store.commit([Put(service("s3", "a"))])
+        with pytest.raises(StaleWrite, match="named 'b' exists"):
+            await store.commit([Put(service("s4", "b"))])
 
     # --------------------------------------------------------------------------------------- limits
 

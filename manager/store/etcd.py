@@ -35,6 +35,7 @@ from manager.store.layout import (
     key_of,
     name_steps,
     name_taken,
+    rivals,
     stale,
     successor,
 )
@@ -126,14 +127,14 @@ class EtcdStore:
     async def commit(self, changes: Sequence[Change], fence: Fence | None = None) -> int:
         check_distinct(changes)
         await self._settle()
-        renamed: Mapping[ObjectKey, str] = {}
+        renamed: Mapping[ObjectKey, str] = await self._stored_names(changes) if rivals(changes) else {}
         for _ in range(_ATTEMPTS):
             steps = name_steps(changes, renamed)
             answer = await self._send(self._transaction(changes, steps, fence), fence)
             if answer.succeeded:
                 return answer.header.revision
-            others = self._explain(answer, changes, steps, fence)
-            renamed = {**renamed, **await self._stored_names(others, changes)}
+            if self._renames(answer, changes, steps, fence):
+                renamed = await self._stored_names(changes)
         raise StaleWrite("what was written is being changed all the time: read again")
 
     async def _send(self, request: pb.TxnRequest, fence: Fence | None) -> pb.TxnResponse:
@@ -197,15 +198,15 @@ class EtcdStore:
         check_bytes(request.ByteSize())
         return request
 
-    def _explain(
+    def _renames(
         self,
         answer: pb.TxnResponse,
         changes: Sequence[Change],
         steps: Sequence[NameStep],
         fence: Fence | None,
-    ) -> list[ObjectKey]:
-        """Raises what was wrong; or returns the objects whose stored name differs from the one they were
-        committed with (a rename, which needs the old name)."""
+    ) -> bool:
+        """Why a transaction was refused. Raises what was wrong; or returns whether an object in it is being
+        renamed, so that its old name must be found out."""
         found = iter([next(iter(r.response_range.kvs), pb.KeyValue()) for r in answer.responses])
         if fence is not None:
             key = next(found)
@@ -216,30 +217,22 @@ class EtcdStore:
             kv = next(found)
             if kv.mod_revision != change.obj.meta.version:
                 raise stale(change, kv.mod_revision)
-        renamed: list[ObjectKey] = []
-        for step in steps:
-            holder = next(found).value.decode()
-            if holder and not step.before:
-                raise name_taken(step.kind, step.name, step.after)
-            if holder != step.before:
-                renamed.append((step.kind, step.before))
-        return renamed
+        wrong = [step for step in steps if next(found).value.decode() != step.before]
+        if any(step.before for step in wrong):
+            return True  # and it may give back a name that seems taken now
+        if wrong:
+            raise name_taken(wrong[0].kind, wrong[0].name, wrong[0].after)
+        return False
 
-    async def _stored_names(
-        self, keys: Sequence[ObjectKey], changes: Sequence[Change]
-    ) -> Mapping[ObjectKey, str]:
-        """The names under which the store has these objects, each still at the version of its change."""
+    async def _stored_names(self, changes: Sequence[Change]) -> Mapping[ObjectKey, str]:
+        """The names that the changed objects have in the store, each still at the version of its change."""
+        old = [c for c in changes if c.obj.meta.version and unique_name(c.obj)]
+        objects = await asyncio.gather(*(self.get(*key_of(change)) for change in old))
         names: dict[ObjectKey, str] = {}
-        for change in changes:
-            kind, id = key_of(change)
-            if (kind, id) not in keys:
-                continue
-            obj = await self.get(kind, id)
+        for change, obj in zip(old, objects, strict=True):
             if obj is None or obj.meta.version != change.obj.meta.version:
                 raise stale(change, obj.meta.version if obj else 0)
-            names[kind, id] = unique_name(obj)
-            if names[kind, id] == unique_name(change.obj):
-                raise name_taken(kind, names[kind, id], id)
+            names[key_of(change)] = unique_name(obj)
         return names
 
     # ----------------------------------------------------------------------------------------- watching

@@ -110,6 +110,18 @@ def name_steps(changes: Sequence[Change], renamed: Mapping[ObjectKey, str]) -> l
     return [NameStep(*key, before.get(key, ""), after.get(key, "")) for key in names]
 
 
+def rivals(changes: Sequence[Change]) -> bool:
+    """Whether, going by the changes, two objects in the store would have the same name: then one of them at
+    least is being renamed, and only the store knows which."""
+    seen: set[tuple[Kind, str]] = set()
+    for change in changes:
+        if change.obj.meta.version and (name := unique_name(change.obj)):
+            if (kind_of(change.obj), name) in seen:
+                return True
+            seen.add((kind_of(change.obj), name))
+    return False
+
+
 def name_taken(kind: Kind, name: str, id: str) -> StaleWrite:
     return StaleWrite(f"a {kind} named {name!r} exists already", kind, id)
 

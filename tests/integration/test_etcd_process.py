@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -210,15 +211,28 @@ async def manager_process(member: Member) -> tuple[asyncio.subprocess.Process, i
     return manager, int(await within(manager.stdout.readline(), 20))
 
 
+@contextlib.asynccontextmanager
+async def manager_running(member: Member) -> AsyncGenerator[tuple[asyncio.subprocess.Process, int], None]:
+    """A manager in a process of its own, and its etcd's id; neither is left behind."""
+    manager, pid = await manager_process(member)
+    try:
+        yield manager, pid
+    finally:
+        for kill in (manager.kill, lambda: os.kill(pid, signal.SIGKILL)):
+            with contextlib.suppress(ProcessLookupError):
+                kill()
+        await manager.wait()
+
+
 async def test_kill_of_the_manager_takes_etcd_along(member: Member) -> None:
     await member.start()
     await write_some(member)
     await member.stop()
     for _ in range(2):
-        manager, pid = await manager_process(member)
-        manager.kill()
-        await manager.wait()
-        await until(lambda pid=pid: not alive(pid), 2.0)
+        async with manager_running(member) as (manager, pid):
+            manager.kill()
+            await manager.wait()
+            await until(lambda pid=pid: not alive(pid), 2.0)
     await member.start()
     assert await read_ids(member) == ["t1", "t2"]
 
@@ -227,15 +241,13 @@ async def test_next_manager_starts_at_once_after_a_kill(member: Member) -> None:
     await member.start()
     await write_some(member)
     await member.stop()
-    first, first_pid = await manager_process(member)
-    first.kill()
-    second, second_pid = await manager_process(member)
-    assert not alive(first_pid)
-    assert alive(second_pid)
-    second.kill()
-    await first.wait()
-    await second.wait()
-    await until(lambda: not alive(second_pid), 2.0)
+    async with manager_running(member) as (first, first_pid):
+        first.kill()
+        async with manager_running(member) as (second, second_pid):
+            assert not alive(first_pid)
+            assert alive(second_pid)
+            second.kill()
+            await until(lambda: not alive(second_pid), 2.0)
 
 
 async def test_orphan_is_ended_before_a_new_one_starts(member: Member) -> None:
