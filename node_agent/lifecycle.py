@@ -39,6 +39,11 @@ class Step(Enum):
     """Terminal: release what it holds."""
 
 
+def stopping(desired: TaskState) -> bool:
+    """Whether the managers want the task to end. A job's desired state is COMPLETE: that is no such wish."""
+    return desired >= TaskState.SHUTDOWN
+
+
 def next_step(desired: TaskState, observed: TaskState, container: Container, prepared: bool) -> Step:
     """What to do for a task in this state.
 
@@ -47,7 +52,7 @@ def next_step(desired: TaskState, observed: TaskState, container: Container, pre
     """
     if terminal(observed):
         return Step.CLEAN
-    if desired > TaskState.COMPLETE:
+    if stopping(desired):
         return Step.STOP
     if container in ("started", "ended"):
         return Step.WATCH

@@ -257,6 +257,10 @@ class NetworkPort(Protocol):
         """Make the kernel and DNS agree with these complete tables (only differences are touched)."""
         ...
 
+    async def repair(self) -> Sequence[str]:
+        """Compare the kernel with what was applied and correct it; what was corrected, for the log."""
+        ...
+
     async def known(self) -> Sequence[str]:
         """Task ids that have a namespace here, sorted."""
         ...

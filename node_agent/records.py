@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,8 @@ class Remembered:
 
     task: Task
     status: TaskStatus
-    image_id: str = ""
+    image_ids: tuple[str, ...] = ()
+    """Its own image's, then those of images mounted as volumes."""
 
 
 def _read(path: Path, cls: type[_T]) -> _T | None:
@@ -61,8 +62,16 @@ def _write(path: str, data: bytes) -> None:
     os.replace(fresh, path)  # noqa: PTH105
 
 
+def _keep(path: str, data: bytes) -> None:
+    """Write what is nice to have: a full disk must not keep tasks from ending."""
+    try:
+        _write(path, data)
+    except OSError as error:
+        _log.warning("cannot write %s, a successor of this agent will miss it: %s", path, error)
+
+
 class Records:
-    """The files of one agent."""
+    """The files of one agent. Saving never fails; what cannot be written is logged."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -76,22 +85,22 @@ class Records:
 
     def save_task(self, task: Task) -> None:
         """On tmpfs only: its environment may hold passwords."""
-        _write(self._file(task.id, "task"), wire.to_bytes(task))
+        _keep(self._file(task.id, "task"), wire.to_bytes(task))
 
     def save_status(self, task_id: str, status: TaskStatus) -> None:
         """Every change on tmpfs; the start and the end on disk too."""
         data = wire.to_bytes(status)
-        _write(self._file(task_id, "status"), data)
+        _keep(self._file(task_id, "status"), data)
         if status.state == TaskState.STARTING or terminal(status.state):
-            _write(self._on_disk(task_id), data)
+            _keep(self._on_disk(task_id), data)
 
-    def save_image(self, task_id: str, image_id: str) -> None:
-        """Which image the task's root is mounted from."""
-        _write(self._file(task_id, "image"), image_id.encode())
+    def save_images(self, task_id: str, image_ids: Sequence[str]) -> None:
+        """Which images the task's root and mounts are from."""
+        _keep(self._file(task_id, "images"), " ".join(image_ids).encode())
 
     def forget(self, task_id: str) -> None:
         """Drop the task's files on tmpfs; those on disk go with the task's directory."""
-        for kind in ("task", "status", "image"):
+        for kind in ("task", "status", "images"):
             Path(self._file(task_id, kind)).unlink(missing_ok=True)
 
     def load(self) -> Mapping[str, Remembered]:
@@ -105,11 +114,11 @@ class Records:
         return found
 
     def _remembered(self, task: Task) -> Remembered:
-        image_id = ""
+        image_ids: tuple[str, ...] = ()
         with suppress(FileNotFoundError):
-            image_id = Path(self._file(task.id, "image")).read_text()
+            image_ids = tuple(Path(self._file(task.id, "images")).read_text().split())
         status = _read(Path(self._file(task.id, "status")), TaskStatus)
-        return Remembered(task=task, status=status or task.status, image_id=image_id)
+        return Remembered(task=task, status=status or task.status, image_ids=image_ids)
 
     def status_on_disk(self, task_id: str) -> TaskStatus | None:
         """The start or the end of a task that this machine has had, perhaps before a reboot."""
@@ -117,7 +126,7 @@ class Records:
 
     def save_assignment(self, assignment: Assignments) -> None:
         """Secrets, configs, volumes, network tables and ports (no tasks), on tmpfs."""
-        _write(f"{self._home}/assignment", wire.to_bytes(assignment))
+        _keep(f"{self._home}/assignment", wire.to_bytes(assignment))
 
     def load_assignment(self) -> Assignments | None:
         """What `save_assignment` kept."""

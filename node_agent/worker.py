@@ -88,8 +88,8 @@ class _Entry:
     """The managers were told of its end."""
     launch: Launch | None = None
     image: ImageConfig | None = None
-    extra_images: tuple[str, ...] = ()
-    """Ids of images mounted as volumes."""
+    image_ids: tuple[str, ...] = ()
+    """Ids of the images that it is mounted from: its own, then those mounted as volumes."""
     network_mounts: Sequence[BindMount] = ()
     desired: TaskState = TaskState.RUNNING
     removed: bool = False
@@ -104,7 +104,7 @@ class _Entry:
 
     @property
     def stopping(self) -> bool:
-        return self.desired > TaskState.COMPLETE
+        return lifecycle.stopping(self.desired)
 
 
 class Worker:
@@ -343,10 +343,11 @@ class Worker:
             lost=container == "absent" and bool(status.started_at),
             dismantling=None if remembered.task.id in self._leftovers else _done_if(terminal(status.state)),
             desired=remembered.task.desired_state,
+            image_ids=remembered.image_ids,
         )
-        if remembered.image_id and not terminal(status.state):
+        if remembered.image_ids and not terminal(status.state):
             with suppress(PyswarmError):
-                entry.image = await self._images.ensure(f"sha256:{remembered.image_id}", "never", "")
+                entry.image = await self._images.ensure(f"sha256:{remembered.image_ids[0]}", "never", "")
         return entry
 
     # ------------------------------------------------------------------------------------ a supervisor
@@ -425,9 +426,10 @@ class Worker:
         spec = task.spec.container
         image = await self._images.ensure(spec.image, spec.pull_policy, task.spec.registry_auth)
         entry.image = image
-        self._records.save_image(entry.id, image.id)
+        entry.image_ids = (image.id,)
         self._health_policy(entry)
         task = await self._with_image_mounts(entry, task)
+        self._records.save_images(entry.id, entry.image_ids)
         async with self._slots:
             (root, mounts), netns_of = await _both(self._root(task, image), self._namespace(entry, task))
             user, home = await self._storage.resolve_user(task, image, root)
@@ -482,12 +484,10 @@ class Worker:
         if not any(mount.type == "image" for mount in spec.mounts):
             return task
         mounts = list(spec.mounts)
-        used: list[str] = []
         for number, mount in enumerate(mounts):
             if mount.type == "image":
                 image = await self._images.ensure(mount.source, "", task.spec.registry_auth)
-                used.append(image.id)
-                entry.extra_images = tuple(used)
+                entry.image_ids = (*entry.image_ids, image.id)
                 source = await self._images.mount(image)
                 mounts[number] = replace(
                     mount, type="bind", source=str(source), read_only=True, bind_create_host_path=False
@@ -711,7 +711,7 @@ class Worker:
         await _try("release its storage", entry.id, self._storage.release(entry.id, keep_layer=False))
         entry.launch = None
         entry.image = None
-        entry.extra_images = ()
+        entry.image_ids = ()
 
     async def _forget(self, entry: _Entry) -> None:
         await _try("forget it", entry.id, self._storage.forget(entry.id))
@@ -725,11 +725,18 @@ class Worker:
         while True:
             await asyncio.sleep(self._options.resync_interval)
             await self._apply_network()
+            await self._repair_network()
             await self._release_images()
 
+    async def _repair_network(self) -> None:
+        try:
+            for drift in await self._network.repair():
+                _log.warning("network: corrected %s", drift)
+        except (PyswarmError, OSError):
+            _log.exception("the network could not be compared with what it should be")
+
     async def _release_images(self) -> None:
-        used = {entry.image.id for entry in self._entries.values() if entry.image}
-        used |= {image for entry in self._entries.values() for image in entry.extra_images}
+        used = {image for entry in self._entries.values() for image in entry.image_ids}
         in_use = tuple(sorted(used))
         if in_use == self._images_in_use:
             return
@@ -760,7 +767,7 @@ async def _try(what: str, task_id: str, work: Coroutine[Any, Any, None]) -> None
     """Do what must not keep a task from ending; what is left behind is swept later."""
     try:
         await work
-    except (PyswarmError, OSError):
+    except Exception:  # whatever it is, it must not end the supervisor, and with it the agent
         _log.exception("task %s: cannot %s", task_id, what)
 
 

@@ -256,5 +256,9 @@ class FakeNetwork:
     async def known(self) -> Sequence[str]:
         return sorted(self._machine.namespaces)
 
+    async def repair(self) -> Sequence[str]:
+        self._machine.journal.append("repair")
+        return ()
+
     async def stop(self, *, remove: bool) -> None:
         self._machine.journal.append(f"network stop {remove}")
