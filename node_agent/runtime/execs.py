@@ -273,7 +273,7 @@ class Exec:
         if self._process.returncode is not None:
             return
         for leader in self._leaders():
-            kill_session(leader, self._command.processes)
+            kill_session(leader, self._command.processes, self._process.pid)
         self._process.kill()
         self._process.wait()
         self._ended = True
@@ -299,7 +299,7 @@ class Exec:
 
 def not_started(words: str) -> int:
     """The shell's exit code for the runtime's reason why a command could not be started."""
-    missing = "executable file not found" in words or "no such file or directory" in words
+    missing = "not found" in words or "no such file or directory" in words.lower()
     return 127 if missing else 126
 
 
@@ -318,12 +318,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def kill_session(leader: int, processes: Processes) -> None:
-    """SIGKILL to a session's leader and to its processes in the container, until a look finds no new one.
-    Children that were left by their parents keep their session."""
+def kill_session(leader: int, processes: Processes, runtime: int = 0) -> None:
+    """SIGKILL to a command's first process and to those of its session in the container, until a look finds
+    no new one. Children that were left by their parents keep their session. `runtime` is the pid of the
+    runtime's own process, which leads the session where the runtime (crun) makes none inside."""
+    sessions = {leader, _session(leader), runtime} - {0}
     seen: set[int] = set()
     while True:
-        found = {pid for pid in processes() if pid == leader or _session(pid) == leader} - seen
+        found = {pid for pid in processes() if pid == leader or _session(pid) in sessions} - seen
         if not found:
             return
         seen |= found

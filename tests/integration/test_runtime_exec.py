@@ -115,15 +115,24 @@ async def test_input_that_nobody_reads(runtime: Conmon, make: Make) -> None:
 
 async def test_terminal(runtime: Conmon, make: Make) -> None:
     task_id = await run(runtime, make())
-    request = shell("stty size; test -t 0 && echo tty; echo $TERM; read x; echo got $x", tty=True, stdin=True)
+    request = shell("stty size; test -t 0 && echo tty; echo $TERM; read x; echo got $x")
     request = ExecRequest(argv=request.argv, tty=True, stdin=True, rows=33, cols=111)
-    code, out, errors = await execute(runtime, task_id, request, ("stdin", b"word\n"))
-    assert code == 0
-    assert errors == b""
-    text = out.replace(b"\r", b"")
-    assert b"33 111\ntty\nxterm\n" in text
-    assert text.endswith(b"got word\n")
-    assert text.count(b"word") == 2  # the echo, once, and the answer
+    ready = asyncio.Event()
+
+    async def inputs() -> AsyncIterator[ExecInput]:
+        await ready.wait()
+        yield "stdin", b"word\n"
+
+    text = b""
+    last: ExecEvent = ("stdout", b"")
+    async with asyncio.timeout(DEADLINE):
+        async for last in await runtime.exec(task_id, request, inputs()):
+            text += last[1]
+            if b"xterm" in text:
+                ready.set()
+    assert last == ("exit", b"0")
+    # The word comes twice: its echo, once, and the answer.
+    assert text.replace(b"\r", b"") == b"33 111\ntty\nxterm\nword\ngot word\n0"
 
 
 async def test_resize(runtime: Conmon, make: Make) -> None:
