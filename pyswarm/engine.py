@@ -113,7 +113,9 @@ def seconds(value: object, where: str) -> float:
 
 
 def _time(stamp: float) -> Time:
-    return Time(rfc3339(stamp))
+    """RFC 3339 as Go writes it: no digits of a second that say nothing."""
+    text = rfc3339(stamp).removesuffix("Z")
+    return Time((text.rstrip("0").rstrip(".") if "." in text else text) + "Z")
 
 
 def _struct(
@@ -369,6 +371,8 @@ def _read_driver(value: object, where: str) -> Driver | None:
     if value is None:
         return None
     body = _object(value, where)
+    if not body.get("Name") and not body.get("Options"):
+        return None
     return Driver(
         name=_text(body.get("Name"), f"{where}.Name"),
         options=_labels(body.get("Options"), f"{where}.Options"),
@@ -1180,7 +1184,7 @@ def service_spec(body: object, base: ServiceSpec | None = None) -> ServiceSpec:
 def _head(object_id: str, meta: Meta) -> dict[str, Any]:
     return {
         "ID": object_id,
-        "Version": _struct("swarm.Version", {"Index": meta.version}),
+        "Version": _struct("swarm.Version", {}, {"Index": meta.version}),
         "CreatedAt": _time(meta.created_at),
         "UpdatedAt": _time(meta.updated_at),
     }

@@ -45,6 +45,13 @@ class Struct(dict[str, Value]):
         self.go_type = go_type
 
 
+class Row(Struct):
+    """A struct that marshals itself through Go's encoder: its JSON has `<`, `>` and `&` escaped. Docker's rows
+    of `ls` are such."""
+
+    __slots__ = ()
+
+
 class Time(str):
     """An RFC 3339 time in UTC: itself in JSON, `2026-01-02 03:04:05 +0000 UTC` when printed."""
 
@@ -1017,7 +1024,10 @@ def _float(value: float) -> str:
 def to_json(value: Value, indent: int | None = None) -> str:
     """JSON as Go's encoder writes it without HTML escapes: maps by sorted key, structs in field order."""
     separators = (",", ": ") if indent else (",", ":")
-    return jsonlib.dumps(_sorted(value), ensure_ascii=False, indent=indent, separators=separators)
+    text = jsonlib.dumps(_sorted(value), ensure_ascii=False, indent=indent, separators=separators)
+    if isinstance(value, Row):
+        return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return text
 
 
 def _sorted(value: Value) -> Value:

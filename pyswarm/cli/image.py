@@ -220,17 +220,10 @@ async def inspect(app: App, client: Client, names: tuple[str, ...], format: str,
     def same(found: Struct) -> Struct:
         return found
 
-    await inspection.inspect(names, fetch, same, format)
+    await inspection.inspect(names, fetch, same, format, strict=True)
 
 
 # ------------------------------------------------------------------------------------------- changing
-
-
-def _tagged(reference: str) -> str:
-    """The reference with docker's default tag."""
-    if "@" in reference or ":" in reference.rpartition("/")[2]:
-        return reference
-    return f"{reference}:latest"
 
 
 @image.command()
@@ -242,9 +235,9 @@ def _tagged(reference: str) -> str:
 async def pull(app: App, client: Client, name: str, quiet: bool, node: str, all_nodes: bool) -> None:
     """Download an image from a registry."""
     del app
-    if _tagged(name) != name:
+    if values.tagged(name) != name:
         click.echo("Using default tag: latest")
-    reference = _tagged(name)
+    reference = values.tagged(name)
     args = {"reference": reference, "auth": credentials.registry_auth(reference)}
     targets = await _targets(client, node, all_nodes)
     for target in targets:
@@ -269,7 +262,7 @@ def _domained(reference: str) -> str:
 async def push(app: App, client: Client, name: str, quiet: bool, node: str) -> None:
     """Upload an image to a registry."""
     del app
-    reference = _tagged(name)
+    reference = values.tagged(name)
     args = {"reference": reference, "auth": credentials.registry_auth(reference)}
     target = await nodes.chosen(client, node)
     answer = await nodes.ask(client, "image.push", args, node=target, say=_speaker(""))
@@ -289,7 +282,7 @@ async def tag(app: App, client: Client, source: str, target: str, node: str, all
     """Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE."""
     del app
     targets = await _targets(client, node, all_nodes)
-    await _on_each(client, targets, "image.tag", {"source": source, "target": _tagged(target)})
+    await _on_each(client, targets, "image.tag", {"source": source, "target": values.tagged(target)})
 
 
 @image.command("rm")
@@ -404,7 +397,7 @@ async def build(
     """Build an image from a Dockerfile."""
     del app
     args: dict[str, Any] = {
-        "tags": [_tagged(each) for each in tag],
+        "tags": [values.tagged(each) for each in tag],
         "args": {
             k: v if sep else os.environ.get(k, "") for k, sep, v in (a.partition("=") for a in build_arg)
         },

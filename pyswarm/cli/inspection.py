@@ -34,6 +34,8 @@ async def inspect(
     struct: Callable[[T], Struct],
     format: str,
     pretty: Callable[[T], str] | None = None,
+    *,
+    strict: bool = False,
 ) -> None:
     """Print each object as JSON, through `format`, or with `pretty` for people. Raises the first error after
     printing what was found."""
@@ -43,7 +45,7 @@ async def inspect(
     if pretty is not None:
         click.echo("\n".join(pretty(each) for each in found), nl=False)
     elif found or not format:
-        click.echo(inspected([struct(each) for each in found], format), nl=False)
+        click.echo(inspected([struct(each) for each in found], format, strict=strict), nl=False)
     finish(errors)
 
 

@@ -216,7 +216,7 @@ async def inspect(app: App, client: Client, networks: tuple[str, ...], format: s
         shown = engine.network(found)
         return await _verbose(client, found, shown) if verbose else shown
 
-    await inspection.inspect(networks, fetch, _same, format)
+    await inspection.inspect(networks, fetch, _same, format, strict=True)
 
 
 def _same(struct: Struct) -> Struct:

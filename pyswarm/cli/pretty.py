@@ -39,7 +39,7 @@ def service(found: Service, networks: Mapping[str, Network], now: float) -> str:
         lines.append(f"Networks: {' '.join(names)} ")
     lines.append(f"Endpoint Mode:\t{spec.endpoint.mode}")
     lines += _ports(found)
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + (" \n\n" if spec.endpoint.ports else "\n\n")
 
 
 def _mode(spec: ServiceSpec) -> list[str]:
@@ -74,9 +74,9 @@ def _placement(spec: ServiceSpec) -> list[str]:
         lines.append(f" Constraints:\t[{' '.join(placement.constraints)}]")
     if placement.preferences:
         shown = ", ".join(f"spread={each.spread_descriptor}" for each in placement.preferences)
-        lines.append(f" Preferences:\t[{shown}]")
+        lines.append(f" Preferences:   [{shown}]")
     if placement.max_replicas:
-        lines.append(f" Max Replicas Per Node: {placement.max_replicas}")
+        lines.append(f" Max Replicas Per Node:   {placement.max_replicas}")
     return lines
 
 
@@ -90,7 +90,7 @@ def _update(head: str, word: str, config: UpdateConfig) -> list[str]:
         f" On failure:\t{config.failure_action}",
         f" Monitoring Period: {_seconds(monitor)}",
         f" Max failure ratio: {config.max_failure_ratio:g}",
-        f" {word} order:      {config.order}",
+        f" {word} order:".ljust(20) + config.order,
     ]
 
 
@@ -104,10 +104,10 @@ def _container(spec: ContainerSpec) -> list[str]:
         lines.append(f" Env:\t\t{' '.join(spec.env)} ")
     if spec.dir:
         lines.append(f" Dir:\t\t{spec.dir}")
-    if spec.user:
-        lines.append(f" User:\t\t{spec.user}")
     if spec.init is not None:
         lines.append(f" Init:\t\t{'true' if spec.init else 'false'}")
+    if spec.user:
+        lines.append(f" User: {spec.user}")
     if spec.mounts:
         lines.append("Mounts:")
     for mount in spec.mounts:
@@ -127,8 +127,8 @@ def _container(spec: ContainerSpec) -> list[str]:
 
 def _resources(spec: ServiceSpec) -> list[str]:
     def amounts(head: str, amount: Resources) -> list[str]:
-        lines = [f" CPU:\t\t{amount.nano_cpus / 1e9:g}"] if amount.nano_cpus else []
-        lines += [f" Memory:\t{human.binary_size(amount.memory)}"] if amount.memory else []
+        lines = [f"  CPU:\t\t{amount.nano_cpus / 1e9:g}"] if amount.nano_cpus else []
+        lines += [f"  Memory:\t{human.binary_size(amount.memory)}"] if amount.memory else []
         return [head, *lines] if lines else []
 
     resources = spec.task.resources

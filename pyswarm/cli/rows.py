@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pyswarm.cli import human
-from pyswarm.cli.table import Layout, row
+from pyswarm.cli.table import Layout, label_method, row
 from pyswarm.engine import ServiceCounts, count_tasks
 from pyswarm.gotemplate import Struct
 from pyswarm.objects import Node, NodeState, Service, Task, TaskState
@@ -38,7 +38,7 @@ NODES = Layout(
     columns=("ID", "Hostname", "Status", "Availability", "ManagerStatus", "EngineVersion"),
     headers={
         "ID": "ID",
-        "Self": "SELF",
+        "Self": "",
         "Hostname": "HOSTNAME",
         "Status": "STATUS",
         "Availability": "AVAILABILITY",
@@ -46,6 +46,7 @@ NODES = Layout(
         "EngineVersion": "ENGINE VERSION",
         "TLSStatus": "TLS STATUS",
     },
+    cells={"ID": "{{.ID}} {{if .Self}}*{{else}} {{end}}"},
 )
 ERROR_WIDTH = 30
 
@@ -100,8 +101,10 @@ def tasks(
     *,
     resolve: bool = True,
     full: bool = False,
+    indent: bool = True,
 ) -> list[Struct]:
-    """Rows of `ps`: by name, the newest task of a slot first and the ones before it indented below."""
+    """Rows of `ps`: by name, the newest task of a slot first and the ones before it (with `indent`, in tables)
+    indented below."""
     ordered = sorted(found, key=lambda t: (human.natural(task_name(t, resolve)), -t.meta.created_at, t.id))
     shown: list[Struct] = []
     before = ""
@@ -112,7 +115,7 @@ def tasks(
         shown.append(
             row(
                 ID=human.short(task.id, full),
-                Name=f" \\_ {name}" if name == before else name,
+                Name=f" \\_ {name}" if indent and name == before else name,
                 Image=human.image(task.spec.container.image, full),
                 Node=node.description.hostname if node is not None and resolve else task.node_id,
                 DesiredState=human.state(task.desired_state),
@@ -142,8 +145,8 @@ def _node(node: Node, own: bool) -> Struct:
         manager = "Leader" if node.manager_status.leader else node.manager_status.reachability.capitalize()
     state = node.status.state
     return row(
-        dict(node.spec.labels),
-        ID=f"{node.id} *" if own else f"{node.id}",
+        Label=label_method(node.spec.labels),
+        ID=node.id,
         Self=own,
         Hostname=node.description.hostname,
         Status="Disconnected" if state == NodeState.DISCONNECTED else state.name.capitalize(),

@@ -63,6 +63,10 @@ def with_auth(spec: ServiceSpec) -> ServiceSpec:
     return replace(spec, task=replace(spec.task, registry_auth=registry_auth(spec.task.container.image)))
 
 
+BLANK = ServiceSpec(task=TaskSpec(container=ContainerSpec(init=False)))
+"""What `create` starts from; docker says no to an init unless it is asked for."""
+
+
 @service.command(context_settings={"allow_interspersed_args": False})
 @create_options
 @click.argument("image")
@@ -70,8 +74,7 @@ def with_auth(spec: ServiceSpec) -> ServiceSpec:
 @connected
 async def create(app: App, client: Client, image: str, **options: Any) -> None:
     """Create a new service."""
-    blank = ServiceSpec(task=TaskSpec(container=ContainerSpec(image=image)))
-    spec = apply(blank, options, os.environ)
+    spec = apply(BLANK, {**options, "image": image}, os.environ)
     if not spec.name:
         spec = replace(spec, name=_random_name())
     if options["with_registry_auth"]:
@@ -173,7 +176,14 @@ async def show_tasks(
 ) -> None:
     """Print rows of tasks; nodes are asked for only to show their names."""
     nodes = {} if no_resolve or quiet else {node.id: node for node in await client.nodes()}
-    shown = rows.tasks(tasks, nodes, app.now(), resolve=not no_resolve, full=no_trunc or quiet)
+    shown = rows.tasks(
+        tasks,
+        nodes,
+        app.now(),
+        resolve=not no_resolve,
+        full=no_trunc or quiet,
+        indent=not format or format.startswith("table"),
+    )
     click.echo(formatted(shown, rows.TASKS, format, quiet), nl=False)
 
 

@@ -303,7 +303,6 @@ _CONTAINER_TEXTS = {
     "stop_signal": "stop_signal",
     "stop_grace_period": "stop_grace_period",
     "oom_score_adj": "oom_score_adj",
-    "image": "image",
 }
 
 
@@ -314,6 +313,7 @@ def _container(spec: ContainerSpec, flags: Flags, environ: Mapping[str, str]) ->
     return replace(
         spec,
         **flags.changed(_CONTAINER_TEXTS),
+        image=values.tagged(flags["image"]) if flags["image"] else spec.image,
         command=_command(spec.command, flags["entrypoint"]),
         args=_arguments(spec.args, flags),
         env=_env(spec.env, flags, environ),
@@ -469,7 +469,10 @@ def _restart(policy: RestartPolicy, flags: Flags) -> RestartPolicy:
         "max_attempts": "restart_max_attempts",
         "window": "restart_window",
     }
-    return replace(policy, **flags.changed(fields))
+    changed = flags.changed(fields)
+    if changed:
+        changed.setdefault("delay", 5.0 if policy.delay is None else policy.delay)
+    return replace(policy, **changed)
 
 
 def _placement(placement: Placement, flags: Flags) -> Placement:
@@ -532,7 +535,7 @@ def _update(config: UpdateConfig | None, flags: Flags, kind: str) -> UpdateConfi
     ratio = changed.get("max_failure_ratio", 0.0)
     if not 0 <= ratio <= 1:
         raise Invalid(f"--{kind}-max-failure-ratio {ratio} must be between 0 and 1")
-    return replace(config or UpdateConfig(), **changed)
+    return replace(config or UpdateConfig(monitor=5.0), **changed)
 
 
 def _endpoint(endpoint: EndpointSpec, flags: Flags) -> EndpointSpec:

@@ -7,11 +7,11 @@ evaluated per row as docker does; columns are laid out by the rules of Go's text
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyswarm.errors import Invalid
-from pyswarm.gotemplate import HEADER_FUNCTIONS, Struct, Template, TemplateError, to_json
+from pyswarm.gotemplate import HEADER_FUNCTIONS, Row, Struct, Template, TemplateError, to_json
 
 MIN_WIDTH, PADDING = 10, 3
 
@@ -24,22 +24,26 @@ class Layout:
     headers: Mapping[str, str]
     quiet: str = "ID"
     """The field that -q prints."""
+    cells: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Templates of columns that show more than their field."""
 
     @property
     def template(self) -> str:
-        return "\t".join("{{." + name + "}}" for name in self.columns)
+        return "\t".join(self.cells.get(name, "{{." + name + "}}") for name in self.columns)
 
 
-def row(labels: Mapping[str, str] | None = None, **fields: Any) -> Struct:
+def row(labels: Mapping[str, str] | None = None, **fields: Any) -> Row:
     """One row. With `labels` come the field Labels (`a=b,c=d`) and the method Label."""
     values = dict(fields)
     if labels is not None:
         values["Labels"] = ",".join(f"{key}={labels[key]}" for key in sorted(labels))
-        values["Label"] = _label(labels)
-    return Struct(dict(sorted(values.items())), go_type="*formatter.Context")
+        values["Label"] = label_method(labels)
+    return Row(dict(sorted(values.items())), go_type="*formatter.Context")
 
 
-def _label(labels: Mapping[str, str]) -> Callable[[str], str]:
+def label_method(labels: Mapping[str, str]) -> Callable[[str], str]:
+    """`{{.Label "name"}}` of these labels."""
+
     def label(name: str) -> str:
         return labels.get(name, "")
 
@@ -120,13 +124,14 @@ def _measure(cells: list[list[str]], widths: list[list[int]], start: int, end: i
         at = stop
 
 
-def inspected(elements: Sequence[Struct], format: str = "") -> str:
-    """What `inspect` prints for the elements that were found."""
+def inspected(elements: Sequence[Struct], format: str = "", *, strict: bool = False) -> str:
+    """What `inspect` prints for the elements that were found. `strict`: as for docker's nouns whose templates
+    fall back on the raw answer (networks, volumes, images), a missing key is an error."""
     if not format:
         return to_json(list(elements), indent=4) + "\n"
     if format == "yaml":
         return _yaml([_plain(each) for each in elements])
-    template = parsed("{{json .}}" if format == "json" else format, strict=True)
+    template = parsed("{{json .}}" if format == "json" else format, strict=strict)
     return "".join(executed(template, each) + "\n" for each in elements)
 
 

@@ -60,6 +60,13 @@ def cpus(text: str) -> int:
     return round(value * 1_000_000_000)
 
 
+def tagged(reference: str) -> str:
+    """An image reference with docker's default tag."""
+    if "@" in reference or ":" in reference.rpartition("/")[2]:
+        return reference
+    return f"{reference}:latest"
+
+
 def pairs(entries: Sequence[str]) -> dict[str, str]:
     """`key=value` words as a mapping; a bare key has the empty value. A later one wins."""
     return {key: value for key, _, value in (entry.partition("=") for entry in entries)}

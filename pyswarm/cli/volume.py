@@ -124,7 +124,7 @@ async def inspect(app: App, client: Client, volumes: tuple[str, ...], format: st
     def struct(found: Volume) -> Struct:
         return engine.volume(found, f"{base}/{found.spec.name}/_data")
 
-    await inspection.inspect(volumes, fetch, struct, format)
+    await inspection.inspect(volumes, fetch, struct, format, strict=True)
 
 
 @volume.command("rm")
