@@ -154,7 +154,7 @@ class Images:
             return True
         if policy in ("", "missing", "if_not_present"):
             return False
-        return self._clock.now() - self._pull_times().get(reference, 0.0) >= _max_age(policy)
+        return self._clock.now() - self._pull_times().get(reference, 0.0) >= max_age(policy)
 
     async def _pull_once(self, reference: str, auth: str) -> None:
         """Pull; those who ask for the same image meanwhile wait for the same pull."""
@@ -341,7 +341,7 @@ class Images:
                 "--isolation=chroot",
                 "--format=docker",
                 f"--iidfile={id_file}",
-                *_build_flags(request),
+                *build_flags(request),
                 *self._build_files(request, Path(work), private),
                 *self._build_tls(request),
             ]
@@ -660,7 +660,7 @@ def _registries_conf(insecure_registries: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _max_age(policy: str) -> float:
+def max_age(policy: str) -> float:
     """How old, in seconds, a pull may be under Compose's `daily`, `weekly` and `every_<duration>`."""
     if policy in _FRESH:
         return _FRESH[policy]
@@ -732,7 +732,7 @@ def _cache_repository(entry: str) -> str:
     return parse(fields["ref"]).repository if fields.get("type") == "registry" and "ref" in fields else ""
 
 
-def _build_flags(request: BuildRequest) -> Sequence[str]:
+def build_flags(request: BuildRequest) -> Sequence[str]:
     """buildah's flags for a request. Pure."""
     flags: list[str] = ["--layers"]
     if len(request.platforms) > 1:
