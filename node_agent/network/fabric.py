@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,7 +62,8 @@ _TASK_SYSCTLS = {
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "2",
 }
-_IPV6_OFF = ("net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6")
+_NO_IPV6 = {"net/ipv6/conf/default/disable_ipv6": "1"}
+"""For links that are made later: the loopback keeps ::1."""
 
 
 NOTHING = NetworkPlan(
@@ -143,6 +145,7 @@ class Fabric:
         self._host_conntrack = netlink.Conntrack()
         self.node = self._look_at_host()
         self._local = local_plan(self.node)
+        _load_bridge_filter()
         fresh = not namespaces.held(self._path)
         enter = namespaces.create if fresh else namespaces.inside
         self._in = enter(self._path, _open_inside)
@@ -161,7 +164,10 @@ class Fabric:
         self._state = None
 
     def remove(self) -> None:
-        """Remove every link, rule and namespace of the fabric, and the host's former forwarding comes back."""
+        """Remove every link, rule and namespace of the fabric, and the host's former forwarding comes back.
+        What a former agent left goes too, without `open` before."""
+        if self._in is None:
+            self.open()
         with self._lock:
             self._remove_links()
             self._nft_host.delete([self._host_table])
@@ -497,7 +503,7 @@ class Fabric:
 
     def _furnish(self, task_id: str, plan: TaskPlan) -> Sockets:
         """In the new namespace: sysctls, resolver sockets, links, addresses and routes."""
-        namespaces.write_sysctls(_TASK_SYSCTLS | dict.fromkeys(_IPV6_OFF, "0" if plan.ipv6 else "1"))
+        namespaces.write_sysctls(_TASK_SYSCTLS if plan.ipv6 else _TASK_SYSCTLS | _NO_IPV6)
         with contextlib.closing(netlink.Socket()) as inner:
             self._plug(task_id, plan)
             inner.run(_task_messages(plan))
@@ -542,8 +548,16 @@ class Fabric:
         return namespaces.inside(path, lambda: Sockets(*dns.open_sockets()))
 
 
+def _load_bridge_filter() -> None:
+    """Load the one kernel module that nothing else would load on its own; if it cannot be, the sysctl that is
+    written next says so."""
+    if not Path("/proc/sys/net/bridge").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(["modprobe", "br_netfilter"], capture_output=True, timeout=20, check=False)
+
+
 def _open_inside() -> _Inside:
-    namespaces.write_sysctls(_FABRIC_SYSCTLS | dict.fromkeys(_IPV6_OFF, "1"))
+    namespaces.write_sysctls(_FABRIC_SYSCTLS | _NO_IPV6)
     liberal = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
     if liberal.exists():
         liberal.write_text("1")

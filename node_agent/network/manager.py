@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -76,6 +77,8 @@ class NetworkManager:
         self._records: dict[str, _Record] = {}
         self._held: dict[tuple[str, str, int], socket.socket] = {}
         """Sockets bound to published ports, so that no other program takes them: by address, protocol, port."""
+        self._not_held: set[tuple[str, str, int]] = set()
+        """Those that another program has: said once."""
         self._resolv: tuple[int, plan.ResolvConf] = (0, plan.ResolvConf())
         self._changing = asyncio.Lock()
         self._ready: frozenset[str] = frozenset()
@@ -126,7 +129,8 @@ class NetworkManager:
             namespaces.drop(self._paths.netns(task_id))
         for path in sorted(self._records_directory.glob("*")):
             path.unlink()
-        self._records_directory.rmdir()
+        with contextlib.suppress(FileNotFoundError):
+            self._records_directory.rmdir()
         self._fabric.remove()
         with contextlib.suppress(OSError):
             (self._paths.run / "netns").rmdir()
@@ -437,15 +441,20 @@ class NetworkManager:
         keys = {_hold_key(port): port for port in wanted}
         self._release_ports(frozenset(keys))
         for key, port in sorted(keys.items()):
-            if key not in self._held:
-                try:
-                    self._held[key] = _bind(port)
-                except OSError as exc:
-                    _log.warning(
-                        "port %s is published, and another program on this node has it too: %s",
-                        _port_text(port),
-                        exc.strerror,
-                    )
+            if any(_meet(key, other) for other in self._held):
+                continue
+            try:
+                self._held[key] = _bind(port)
+                self._not_held.discard(key)
+            except (OSError, Invalid) as exc:
+                self._warn_not_held(key, port, exc)
+
+    def _warn_not_held(self, key: tuple[str, str, int], port: PortConfig, exc: OSError | Invalid) -> None:
+        """Say once why a published port is not ours alone. An address of other nodes is no trouble here."""
+        elsewhere = isinstance(exc, OSError) and exc.errno == errno.EADDRNOTAVAIL
+        if key not in self._not_held and not elsewhere:
+            self._not_held.add(key)
+            _log.warning("published port %s cannot be reserved on this node: %s", _port_text(port), exc)
 
     def _release_ports(self, keep: frozenset[tuple[str, str, int]]) -> None:
         for key in sorted(self._held):
@@ -544,10 +553,12 @@ def _hold_key(port: PortConfig) -> tuple[str, str, int]:
 
 def _overlap(one: PortConfig, other: PortConfig) -> bool:
     """Whether both cannot be open on one node: same protocol and port, and addresses that meet."""
-    hosts = {plan.bound_host(one.host_ip), plan.bound_host(other.host_ip)}
-    return (one.protocol, one.published_port) == (other.protocol, other.published_port) and (
-        len(hosts) == 1 or "" in hosts
-    )
+    return _meet(_hold_key(one), _hold_key(other))
+
+
+def _meet(one: tuple[str, str, int], other: tuple[str, str, int]) -> bool:
+    hosts = {one[0], other[0]}
+    return one[1:] == other[1:] and (len(hosts) == 1 or "" in hosts)
 
 
 def _port_text(port: PortConfig) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -104,21 +104,21 @@ def held(path: Path) -> bool:
         return False
 
 
-def write_sysctls(values: dict[str, str]) -> None:
-    """Write `net/...` sysctls of the namespace that this thread is in. A missing one is Fatal: its text says so."""
+def write_sysctls(values: Mapping[str, str]) -> None:
+    """Write `net/...` sysctls of the namespace that this thread is in. One that the kernel does not have is
+    Fatal, but for IPv6's: a machine may have none."""
     for key, value in values.items():
         try:
             descriptor = os.open(f"/proc/sys/{key}", os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise Fatal(
-                f"this kernel has no sysctl {key}: {_ADVICE.get(key, 'a kernel option is missing')}"
-            ) from None
+            if key.startswith("net/ipv6/"):
+                continue
+            advice = _ADVICE.get(key, "the kernel was built without an option that overlay networks need")
+            raise Fatal(f"this kernel has no sysctl {key}: {advice}") from None
         try:
             os.write(descriptor, value.encode())
         finally:
             os.close(descriptor)
 
 
-_ADVICE = {
-    "net/bridge/bridge-nf-call-iptables": "load it with `modprobe br_netfilter`",
-}
+_ADVICE = {"net/bridge/bridge-nf-call-iptables": "load it with `modprobe br_netfilter`"}

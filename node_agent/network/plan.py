@@ -569,7 +569,7 @@ def plan_task(
     return TaskPlan(
         interfaces=tuple(interfaces),
         ipv6=any(tables[attachment.network_id].network.spec.enable_ipv6 for attachment in task.networks),
-        forwards_dns=way_out is not None,
+        forwards_dns=any(not tables[a.network_id].network.spec.internal for a in task.networks),
     )
 
 
@@ -600,7 +600,7 @@ def _way_out(task: Task, tables: Mapping[str, NetworkTable]) -> int | None:
     ranked: list[tuple[bool, int, int, int]] = []
     for position, attachment in enumerate(task.networks):
         network = tables[attachment.network_id].network
-        if not network.spec.internal and any(pool.gateway for pool in network.pools):
+        if not network.spec.internal and any(p.gateway and is_v4(p.gateway) for p in network.pools):
             spec = _attachment_spec(task, attachment.network_id)
             ranked.append((network.spec.ingress, -spec.gw_priority, -spec.priority, position))
     return min(ranked)[3] if ranked else None
@@ -756,7 +756,7 @@ def zone(table: NetworkTable) -> Zone:
         for name in _service_names(entry):
             names.setdefault(name, {}).update(dict.fromkeys(front))
             names.setdefault(f"tasks.{name}", {}).update(dict.fromkeys(members))
-        if entry.vip:
+        if entry.vip and entry.names:
             reverse[entry.vip] = entry.name
     return Zone(
         network=table.network.spec.name.lower(),
@@ -767,7 +767,7 @@ def zone(table: NetworkTable) -> Zone:
 
 
 def _service_names(entry: ServiceEntry) -> list[str]:
-    return list(dict.fromkeys(name.lower() for name in (entry.name, *entry.names) if name))
+    return list(dict.fromkeys(name.lower() for name in entry.names if name))
 
 
 def lookup(zones: Sequence[Zone], name: str) -> tuple[str, ...] | None:

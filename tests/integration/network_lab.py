@@ -60,9 +60,11 @@ class Machine:
         self.paths = Paths(state=lab.directory / f"{self.name}.state", run=lab.directory / f"{self.name}.run")
         self.process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
+    async def start(self, *, ready: bool = True) -> None:
+        """The agent's process; `ready` also starts its network."""
         await asyncio.to_thread(self._spawn)
-        await self.call("start")
+        if ready:
+            await self.call("start")
 
     def _spawn(self) -> None:
         command = [sys.executable, "-m", "tests.integration.network_machine"]

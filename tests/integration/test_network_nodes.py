@@ -280,7 +280,8 @@ async def test_files_sysctls_and_repeated_attach(lab: Lab) -> None:
         )
 
     assert sysctl("ipv4/ip_unprivileged_port_start") == "0"
-    assert sysctl("ipv6/conf/all/disable_ipv6") == "1"
+    assert sysctl("ipv6/conf/eth0/disable_ipv6") == "1" and sysctl("ipv6/conf/lo/disable_ipv6") == "0"
+    machine.in_task("web1", lambda: socket.create_server(("::1", 80), family=socket.AF_INET6).close())
 
 
 async def test_removal_leaves_nothing(lab: Lab) -> None:
@@ -311,6 +312,23 @@ async def test_removal_leaves_nothing(lab: Lab) -> None:
     )
     assert forwarding == "0\n"
     await _again(machine, net)
+
+
+async def test_removal_without_a_start(lab: Lab) -> None:
+    """`leave` after the agent died."""
+    machine = lab.machines[0]
+    await machine.call("apply", {}, [], {})
+    await machine.call("attach", task("bare"))
+    machine.kill()
+    await machine.start(ready=False)
+    await machine.call("stop", remove=True)
+    until(lambda: machine.inside(_links) == {"lo", "eth0"})
+    left = [
+        line
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if str(machine.paths.run) in line
+    ]
+    assert not left
 
 
 async def _again(machine: Machine, net: Net) -> None:

@@ -138,6 +138,31 @@ async def test_host_ip_is_respected(lab: Lab) -> None:
             lab.in_outside(lambda: tcp(machine.addr))
 
 
+async def test_ports_that_cannot_be_served_here_disturb_nobody(lab: Lab) -> None:
+    """An IPv6 address, another node's address, and a port that another program has."""
+    machine = lab.machines[0]
+    ingress = _ingress(lab)
+    ingress.member("web1", "web", machine, 11)
+    web = task("web1", ingress)
+    ports = [
+        ingress_port(ingress, 80, ["web1"], host_ip="2001:db8::1"),
+        ingress_port(ingress, 81, ["web1"], host_ip="192.0.2.200"),
+        ingress_port(ingress, 82, ["web1"], host_ip="::"),
+        ingress_port(ingress, 83, ["web1"], host_ip="127.0.0.1"),
+        ingress_port(ingress, 83, ["web1"]),
+        ingress_port(ingress, 84, ["web1"]),
+    ]
+    with machine.inside(lambda: socket.create_server(("0.0.0.0", 84))):
+        await machine.call("apply", tables(ingress), ports, by_id(web))
+        await machine.call("attach", web)
+        with echo(machine, "web1"):
+            for port in (82, 83, 84):
+                assert lab.in_outside(lambda port=port: tcp(machine.addr, port)) == f"web1 {OUTSIDE}"
+            for port in (80, 81):
+                with pytest.raises(ConnectionRefusedError):
+                    lab.in_outside(lambda port=port: tcp(machine.addr, port))
+
+
 async def test_udp_client_follows_its_service(lab: Lab) -> None:
     """One socket, that is one connection to connection tracking, while targets come and go."""
     machine = lab.machines[0]

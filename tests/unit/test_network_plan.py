@@ -354,6 +354,12 @@ def test_zone() -> None:
     assert plan.reverse_lookup(zones, "10.0.1.99") == "" and plan.reverse_lookup(zones, "10.9.9.9") is None
 
 
+def test_a_service_without_names_has_none() -> None:
+    """On the ingress network services have a VIP and no name."""
+    zones = [plan.zone(table(services=(replace(WEB, names=()),)))]
+    assert plan.lookup(zones, "web") is None and plan.reverse_lookup(zones, WEB.vip) == ""
+
+
 def test_the_first_network_that_knows_a_name_answers() -> None:
     first, second = (
         plan.zone(table(services=(WEB,))),
