@@ -92,7 +92,7 @@ def _named_list(fields: Obj, default: Mapping[str, object] | None, what: str) ->
             return MapOf(fields, NAME, _NAME_WHAT).read(node, path, report)
         return wrong_type(f"a list of {what} or a mapping", node, path, report)
 
-    return Custom(f"a list of {what} or a mapping", read)
+    return Custom(f"a list of {what} or a mapping", read, MapOf(fields))
 
 
 def _with_defaults(fields: Obj, defaults: Mapping[str, object]) -> Custom:
@@ -105,7 +105,7 @@ def _with_defaults(fields: Obj, defaults: Mapping[str, object]) -> Custom:
         missing = {key: lift(value, done) for key, value in defaults.items() if key not in done.value}
         return done.replaced({**done.value, **missing}) if missing else done
 
-    return Custom(fields.expected, read)
+    return Custom(fields.expected, read, fields)
 
 
 DEPENDENCY = Obj(
@@ -212,7 +212,7 @@ def _one_of(kinds: Mapping[str, str], fields: Obj) -> Custom:
                 )
         return done
 
-    return Custom(fields.expected, read)
+    return Custom(fields.expected, read, fields)
 
 
 MOUNT = Obj(
@@ -270,7 +270,9 @@ def _read_long_device(node: Node, path: str, report: Report) -> Node:
     return done
 
 
-_DEVICES = ListOf(ShortOrObj("a string or a mapping", read_device, Custom("a mapping", _read_long_device)))
+_DEVICES = ListOf(
+    ShortOrObj("a string or a mapping", read_device, Custom("a mapping", _read_long_device, DEVICE))
+)
 
 FILE_MOUNT = Obj({"source": _TEXT, "target": _TEXT, "uid": _TEXT, "gid": _TEXT, "mode": _MODE})
 
@@ -292,7 +294,7 @@ def _file_mounts(directory: str) -> ListOf:
     def long(node: Node, path: str, report: Report) -> Node:
         return finish(FILE_MOUNT.read(node, path, report))
 
-    return ListOf(ShortOrObj("a name or a mapping", short, Custom("a mapping", long)))
+    return ListOf(ShortOrObj("a name or a mapping", short, Custom("a mapping", long, FILE_MOUNT)))
 
 
 def _read_count(node: Node, path: str, report: Report) -> Node:
@@ -322,7 +324,7 @@ def _read_request(fields: Obj) -> Custom:
             return done.replaced({**entries, "count": Node(-1, done.pos)})
         return done
 
-    return Custom("a mapping", read)
+    return Custom("a mapping", read, fields)
 
 
 def _read_gpus(node: Node, path: str, report: Report) -> Node:
@@ -341,7 +343,7 @@ def _read_ulimit(node: Node, path: str, report: Report) -> Node:
 
 ULIMIT = Obj({"soft": Int(), "hard": Int()}, required=("soft", "hard"))
 _ULIMITS = MapOf(
-    Custom("a number or a mapping", _read_ulimit), r"[a-z]+", "the name of a limit (small letters)"
+    Custom("a number or a mapping", _read_ulimit, ULIMIT), r"[a-z]+", "the name of a limit (small letters)"
 )
 
 
@@ -650,7 +652,7 @@ SERVICE = Obj(
         "dns_search": _WORD_OR_LIST,
         "domainname": _TEXT,
         "entrypoint": _COMMAND,
-        "env_file": Custom("a string or a list", _read_env_file),
+        "env_file": Custom("a string or a list", _read_env_file, ListOf(ENV_FILE)),
         "label_file": ListOf(_TEXT, scalar=True),
         "environment": MapOrList(None),
         "expose": ListOf(AnyScalarText(), "dropped"),
@@ -658,7 +660,7 @@ SERVICE = Obj(
         "provider": PROVIDER,
         "external_links": _STRINGS,
         "extra_hosts": Custom("a mapping or a list", read_extra_hosts),
-        "gpus": Custom('"all" or a list', _read_gpus),
+        "gpus": Custom('"all" or a list', _read_gpus, ListOf(GPU_REQUEST)),
         "group_add": ListOf(AnyScalarText(), "refused"),
         "healthcheck": HEALTHCHECK,
         "hostname": _TEXT,
@@ -682,7 +684,7 @@ SERVICE = Obj(
         "pid": Text(nullable=True),
         "pids_limit": Int(floats=True),
         "platform": _TEXT,
-        "ports": Custom("a list", _read_ports),
+        "ports": Custom("a list", _read_ports, ListOf(PORT)),
         "post_start": ListOf(HOOK),
         "pre_stop": ListOf(HOOK),
         "privileged": _BOOL,
@@ -745,7 +747,7 @@ def _maybe_external(fields: Obj, kind: str) -> Custom:
                 entries["name"] = name
         return done.replaced(entries)
 
-    return Custom(fields.expected, read)
+    return Custom(fields.expected, read, fields)
 
 
 def _read_external(open_ended: bool) -> Custom:

@@ -295,7 +295,7 @@ class ListOf:
     ) -> None:
         """`repeats`: what happens to the same plain value twice. `scalar`: a single item may stand
         without its list."""
-        self._item = item
+        self.inner = item
         self._repeats = repeats
         self._scalar = scalar
         if scalar:
@@ -304,14 +304,14 @@ class ListOf:
     def read(self, node: Node, path: str, report: Report) -> Node:
         value = node.value
         if isinstance(value, list):
-            items = [self._item.read(item, f"{path}[{i}]", report) for i, item in enumerate(value)]
+            items = [self.inner.read(item, f"{path}[{i}]", report) for i, item in enumerate(value)]
             if self._repeats == "refused":
                 _refuse_repeats(value, path, report)
             elif self._repeats == "dropped":
                 items = _drop_repeats(items)
             return node.replaced(items)
         if self._scalar and isinstance(value, str):
-            return Node([self._item.read(node, path, report)], node.pos, None, node.tag)
+            return Node([self.inner.read(node, path, report)], node.pos, None, node.tag)
         return wrong_type(self.expected, node, path, report)
 
 
@@ -343,7 +343,7 @@ class MapOf:
     expected = "a mapping"
 
     def __init__(self, item: Shape, key: str = "", what: str = "a name", extensions: bool = False) -> None:
-        self._item = item
+        self.inner = item
         self._key = re.compile(key) if key else None
         self._what = what
         self._extensions = extensions
@@ -361,7 +361,7 @@ class MapOf:
             if self._key is not None and not self._key.fullmatch(key):
                 report.error(f'"{shown(key)}" is not {self._what}', path, node.key_position(key))
                 continue
-            entries[key] = child if child.tag == "!reset" else self._item.read(child, place, report)
+            entries[key] = child if child.tag == "!reset" else self.inner.read(child, place, report)
         return node.replaced(entries)
 
 
@@ -472,11 +472,14 @@ class MapOrList:
 
 
 class Custom:
-    """A shape whose whole reading is one function."""
+    """A shape whose whole reading is one function. `inner` is the shape of its long form, if it has one."""
 
-    def __init__(self, expected: str, read: Callable[[Node, str, Report], Node]) -> None:
+    def __init__(
+        self, expected: str, read: Callable[[Node, str, Report], Node], inner: Shape | None = None
+    ) -> None:
         self.expected = expected
         self._read = read
+        self.inner = inner
 
     def read(self, node: Node, path: str, report: Report) -> Node:
         return self._read(node, path, report)
@@ -489,14 +492,14 @@ class ShortOrObj:
         """`short(node, text, path, report)` returns the mapping node that `obj` then reads."""
         self.expected = expected
         self._short = short
-        self._obj = obj
+        self.inner = obj
 
     def read(self, node: Node, path: str, report: Report) -> Node:
         value = node.value
         if isinstance(value, str):
             return self._short(node, value, path, report)
         if isinstance(value, dict):
-            return self._obj.read(node, path, report)
+            return self.inner.read(node, path, report)
         return wrong_type(self.expected, node, path, report)
 
 

@@ -71,6 +71,18 @@ SUPPORT: Mapping[str, Support] = {
     "services.*.networks.*.link_local_ips": _warned("no link-local addresses are added"),
     "services.*.volumes.*.bind.selinux": _warned("files are not relabelled"),
     "services.*.volumes.*.consistency": _warned("it is for Docker Desktop only"),
+    "networks.*.driver": _differs(
+        "an overlay network reaches every node; another driver is warned and replaced by it"
+    ),
+    "services.*.network_mode": _differs(
+        "host and none run; service:x puts the task on the networks of x; container:x and others are warned"
+    ),
+    "services.*.pid": _differs("host and service:x run; container:x is warned: the namespace is private"),
+    "services.*.ipc": _differs("host, private, shareable and service:x run; container:x is warned"),
+    "services.*.uts": _differs("host and service:x run; container:x is warned"),
+    "services.*.ports.*.published": _differs("of a range for one container port the first is published"),
+    "services.*.volumes": _differs("named volumes are made on each node that runs a task with them"),
+    "services.*.image": _differs("pinned to its digest at deploy, so that every node runs the same"),
     "networks.*.ipam.options": _warned("the allocator takes no options"),
     "models": _warned("language models are not served"),
 }
