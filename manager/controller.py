@@ -34,6 +34,7 @@ MAX_CHANGES = 2_000
 """Objects in one transaction; a larger round is committed in this many at a time, requests first."""
 MAX_SWEEPS = 20
 """How often the reconcilers may answer each other within a round; what is left waits for the next one."""
+LOST_MEANWHILE = "this manager lost the lead while the write was on its way: look whether it happened"
 RELOAD_PAUSE = 0.2
 """Seconds between attempts to reach a store that does not answer."""
 
@@ -300,6 +301,10 @@ class Controller:
             log.warning("the store did not answer a commit: %s", error)
             self._abandon(accepted, error)
             return
+        except BaseException:
+            # The lead is lost while the commit is on its way: whether it happened, only the next leader knows.
+            self._abandon(accepted, Unavailable(LOST_MEANWHILE))
+            raise
         for request in accepted:
             if not request.done.done():
                 request.done.set_result(_refreshed(self.state, request.result))

@@ -54,6 +54,7 @@ def kill(cluster: Cluster, part: str, chance: random.Random) -> None:
 
 def assert_exactly_desired(cluster: Cluster, service: str, replicas: int) -> None:
     """One container for each slot and no other, and the API says the same."""
+    until(lambda: _answers(cluster), "the API answers")
     tasks = cluster.wait_running(service, replicas)
     assert len({t.slot for t in tasks}) == replicas
     wanted = sorted(t.id for t in tasks)
