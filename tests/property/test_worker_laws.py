@@ -117,7 +117,7 @@ async def play(history: History, operations: list[tuple[str, str, str]]) -> None
                 await finish(history, worker)
         if operation == "reboot":
             history.machine.reboot()
-            shutil.rmtree(history.paths.run)
+            shutil.rmtree(history.paths.run, ignore_errors=True)
 
 
 async def step(history: History, worker: Worker, operation: str, task_id: str, argument: str) -> None:
