@@ -47,6 +47,10 @@ class MemberRemoved(Fatal):
     """The cluster has removed this member for good; its data directory is of no more use."""
 
 
+class PeersSilent(Unavailable):
+    """A joining member could not reach the others in time: it is started again."""
+
+
 # ------------------------------------------------------------------------------------------- the program
 
 
@@ -216,6 +220,8 @@ def diagnose(text: str, directory: Path) -> PyswarmError:
             f"this manager was removed from the cluster and its state in {directory} is of no more use: "
             "run `pyswarm leave --force`, then join again"
         )
+    if "could not retrieve cluster information" in text:
+        return PeersSilent("etcd cannot join: the other managers do not answer on their etcd peer port")
     lines = text.splitlines()
     first = next((i for i, line in enumerate(lines) if _TROUBLE.search(line)), None)
     trouble = "\n".join(lines[first:]) if first is not None else ""
@@ -418,7 +424,11 @@ class EtcdProcess:
         async with self._client() as client:
             while loop.time() < deadline:
                 if self.pid is None:
-                    raise diagnose(self._new_log(), self.config.directory)
+                    reason = diagnose(self._new_log(), self.config.directory)
+                    if not isinstance(reason, PeersSilent):
+                        raise reason
+                    await asyncio.sleep(0.2)
+                    await self._spawn(False)
                 with contextlib.suppress(Unavailable):
                     await client.call_member(self.config.local_endpoint, STATUS, pb.StatusRequest(), 1.0)
                     (self.config.directory / "begun").touch()
