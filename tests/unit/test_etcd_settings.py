@@ -135,6 +135,12 @@ def test_flags_that_newer_versions_call_otherwise() -> None:
             Unavailable,
             "it said nothing",
         ),
+        (
+            '{"level":"fatal","msg":"discovery failed","error":"cannot fetch cluster info from peer urls: could '
+            'not retrieve cluster information from the given URLs"}',
+            PeersSilent,
+            "the other managers do not answer",
+        ),
         ("", Unavailable, "it said nothing"),
         ('{"level":"fatal","msg":"something new"}', Unavailable, "something new"),
     ],
