@@ -29,7 +29,7 @@ The shop runs at http://localhost:$port/. Now try:
   $pyswarm service ps shop_api
   $pyswarm service scale shop_web=10
   $pyswarm service logs -f shop_api
-  $pyswarm exec shop_store.1 redis-cli ping
+  $pyswarm exec shop_api.1 python3 --version
   make demo-down
 TEXT
 }
