@@ -28,7 +28,7 @@ OPERATION = st.one_of(
         st.just("assign"), st.sampled_from(IDS), st.sampled_from(["web", "job", "crash", "missing", "slow"])
     ),
     st.tuples(st.sampled_from(["run", "shutdown", "remove", "exit"]), st.sampled_from(IDS), st.just("")),
-    st.tuples(st.sampled_from(["kill", "reboot", "pulled", "full"]), st.just(""), st.just("")),
+    st.tuples(st.sampled_from(["kill", "reboot", "pulled", "full", "sync"]), st.just(""), st.just("")),
     st.tuples(st.just("turns"), st.just(""), st.integers(1, 40).map(str)),
 )
 
@@ -43,6 +43,9 @@ class History:
     used: set[str] = field(default_factory=set[str])
     """Ids that were removed: never given again."""
     seen: dict[str, TaskStatus] = field(default_factory=dict[str, TaskStatus])
+
+    synced: dict[str, TaskStatus] = field(default_factory=dict[str, TaskStatus])
+    """The managers' view of the statuses: as old as the last `sync`."""
 
     def __post_init__(self) -> None:
         self.paths = Paths(state=self.directory / "state", run=self.directory / "run")
@@ -70,7 +73,7 @@ class History:
 
     def full(self) -> Assignments:
         """What the managers would send: their own view of the status with it."""
-        known = [replace(task, status=self.seen.get(task.id, task.status)) for task in self.wanted.values()]
+        known = [replace(task, status=self.synced.get(task.id, task.status)) for task in self.wanted.values()]
         return Assignments(tasks=tuple(known))
 
     def want(self, operation: str, task_id: str, image: str) -> Assignments | None:
@@ -126,6 +129,8 @@ async def step(history: History, worker: Worker, operation: str, task_id: str, a
         await turns(int(argument))
     elif operation == "pulled":
         machine.pull_gate.set()
+    elif operation == "sync":
+        history.synced.update(history.seen)
     elif operation == "full":
         await worker.apply(history.full())
     elif operation == "exit":
@@ -139,6 +144,7 @@ async def finish(history: History, worker: Worker) -> None:
     """Let everything settle, then compare the machine with the wish."""
     history.machine.pull_gate.set()
     await worker.apply(history.full())
+    history.synced.update(history.seen)
     await turns(TURNS)
     machine = history.machine
     assert all(count == 1 for count in machine.started_in_all.values()), machine.started_in_all
