@@ -197,7 +197,8 @@ class Control:
             return box(self._created[key])
         spec = request.spec
         if spec.service is not None:
-            spec = replace(spec, service=(await self._pinned([spec.service]))[0][0])
+            pinned, _ = await self._pinned([spec.service], request.resolve_image)
+            spec = replace(spec, service=pinned[0])
         created = await self._controller.submit(lambda tx: self._create(tx, spec))
         if key:
             self._created[key] = created
@@ -221,7 +222,8 @@ class Control:
     async def update(self, request: UpdateRequest, peer: Peer) -> ObjectBox:
         spec = request.spec
         if spec.service is not None and not request.rollback:
-            spec = replace(spec, service=(await self._pinned([spec.service]))[0][0])
+            pinned, _ = await self._pinned([spec.service], request.resolve_image)
+            spec = replace(spec, service=pinned[0])
         request = replace(request, spec=spec)
         return box(await self._controller.submit(lambda tx: self._update(tx, request)))
 

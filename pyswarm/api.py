@@ -114,6 +114,8 @@ class CreateRequest:
     spec: SpecBox
     idempotency_key: str = ""
     """Chosen by the client: repeating a create with the same key answers with the first one's object."""
+    resolve_image: str = "always"
+    """Services: always, changed, never: pin the image to its digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,8 @@ class UpdateRequest:
     """Services: go back to the previous spec; `spec` is not looked at."""
     force: bool = False
     """Services: replace tasks even if nothing changed."""
+    resolve_image: str = "always"
+    """As in CreateRequest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -166,14 +166,22 @@ class Client:
         answer = await self._stub.unary("Control.Get", GetRequest(kind=_KIND[cls], ref=ref))
         return cast("ObjectT", unbox(answer))
 
-    async def create(self, spec: Spec) -> Object:
+    async def create(self, spec: Spec, *, resolve_image: str = "always") -> Object:
         """The new object. Conflict when the name is taken."""
-        return unbox(await self._stub.unary("Control.Create", CreateRequest(spec=box(spec)), timeout=120))
+        request = CreateRequest(spec=box(spec), resolve_image=resolve_image)
+        return unbox(await self._stub.unary("Control.Create", request, timeout=120))
 
-    async def update(self, obj: Object, spec: Spec, *, force: bool = False) -> Object:
+    async def update(
+        self, obj: Object, spec: Spec, *, force: bool = False, resolve_image: str = "always"
+    ) -> Object:
         """Write `spec` over `obj` as it was read: Conflict if it was changed since."""
         request = UpdateRequest(
-            kind=_KIND[type(obj)], id=obj.id, version=obj.meta.version, spec=box(spec), force=force
+            kind=_KIND[type(obj)],
+            id=obj.id,
+            version=obj.meta.version,
+            spec=box(spec),
+            force=force,
+            resolve_image=resolve_image,
         )
         return unbox(await self._stub.unary("Control.Update", request, timeout=120))
 

@@ -94,28 +94,32 @@ class GetRequest(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., ref: _Optional[str] = ...) -> None: ...
 
 class CreateRequest(_message.Message):
-    __slots__ = ("spec", "idempotency_key")
+    __slots__ = ("spec", "idempotency_key", "resolve_image")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_IMAGE_FIELD_NUMBER: _ClassVar[int]
     spec: SpecBox
     idempotency_key: str
-    def __init__(self, spec: _Optional[_Union[SpecBox, _Mapping]] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    resolve_image: str
+    def __init__(self, spec: _Optional[_Union[SpecBox, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., resolve_image: _Optional[str] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
-    __slots__ = ("kind", "id", "version", "spec", "rollback", "force")
+    __slots__ = ("kind", "id", "version", "spec", "rollback", "force", "resolve_image")
     KIND_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_IMAGE_FIELD_NUMBER: _ClassVar[int]
     kind: str
     id: str
     version: int
     spec: SpecBox
     rollback: bool
     force: bool
-    def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., version: _Optional[int] = ..., spec: _Optional[_Union[SpecBox, _Mapping]] = ..., rollback: _Optional[bool] = ..., force: _Optional[bool] = ...) -> None: ...
+    resolve_image: str
+    def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., version: _Optional[int] = ..., spec: _Optional[_Union[SpecBox, _Mapping]] = ..., rollback: _Optional[bool] = ..., force: _Optional[bool] = ..., resolve_image: _Optional[str] = ...) -> None: ...
 
 class RemoveRequest(_message.Message):
     __slots__ = ("kind", "ref", "force")
