@@ -128,8 +128,10 @@ class Fabric:
         self._listing: tuple[Sequence[str], Sequence[str]] | None = None
         """Both tables as the kernel lists them, where that is known to be as last written."""
         self._state: State | None = None
-        """None until the first `change`, and after one that failed half-way: the next one then goes by what
-        it reads from the kernel."""
+        """None until the first `change`."""
+        self._exact = False
+        """Whether the kernel is known to be as `_state` says: not after a takeover, or a change that failed
+        half-way. The next one then goes by what it reads from the kernel."""
         self._in: _Inside | None = None
         self._host_route: netlink.Socket | None = None
         self._host_nft: nft.Nft | None = None
@@ -161,7 +163,7 @@ class Fabric:
             if item is not None:
                 item.close()
         self._in = self._host_route = self._host_nft = self._host_conntrack = None
-        self._state = None
+        self._state, self._exact = None, False
 
     def remove(self) -> None:
         """Remove every link, rule and namespace of the fabric, and the host's former forwarding comes back.
@@ -286,23 +288,26 @@ class Fabric:
 
     # ------------------------------------------------------------------------------------ networks, ports
 
-    def change(self, networks: Mapping[str, NetworkPlan], ports: PortPlan) -> Mapping[str, str]:
-        """Make the kernel agree with these complete plans; only differences are touched.
+    def change(
+        self, networks: Mapping[str, NetworkPlan], ports: PortPlan, plugs: Mapping[str, int]
+    ) -> Mapping[str, str]:
+        """Make the kernel agree with these complete plans; only differences are touched. `plugs` are the veth
+        ends that tasks have, with the index of their bridge: looked at when the kernel has to be read.
 
-        Returns the networks that could not be made, with the reason; the next change tries them again.
+        Returns the networks that could not be made or changed, with the reason; the next change tries again.
         """
         with self._lock:
-            before, self._state = self._state, None
-            self._listing = None
+            before, exact = self._state or State(), self._exact
+            self._exact, self._listing = False, None
             wanted = State(networks={"": self._local, **networks}, ports=ports)
-            if before is None:
-                failed = self._reconcile(wanted)[1]
-                self._drop_failed(wanted, failed)
-                self._write_tables(wanted)
-            else:
+            if exact:
                 failed = self._advance(before, wanted)
+            else:
+                failed = self._reconcile(wanted, plugs)[1]
+                self._write_tables(wanted)
             self._state = wanted
-            self._note_stale(before or State(), wanted)
+            self._exact = not failed
+            self._note_stale(before, wanted)
             return failed
 
     def _advance(self, old: State, new: State) -> Mapping[str, str]:
@@ -316,37 +321,30 @@ class Fabric:
                     self._inside.route.run(_network_changes(before, after))
             except PyswarmError as exc:
                 failed[network_id] = str(exc)
-                self._remove_network(after)
-        self._drop_failed(new, failed)
         if old.ports is not new.ports:
             self._inside.route.run(_alias_changes(old.ports.aliases, new.ports.aliases))
         self._inside.nft.run(_rule_changes(old, new))
         self._nft_host.run(nft.change(self._host_table, old.ports.host, new.ports.host))
         for network_id in sorted(old.networks):
-            if network_id not in new.networks and network_id not in failed:
+            if network_id not in new.networks:
                 self._remove_network(old.networks[network_id])
         return failed
 
-    def _drop_failed(self, state: State, failed: Mapping[str, str]) -> None:
-        state.networks = {key: plan for key, plan in state.networks.items() if key not in failed}
-
     def _make_network(self, plan: NetworkPlan) -> None:
-        route = self._inside.route
-        route.run([netlink.bridge(plan.bridge, index=plan.index, mac=plan.mac, mtu=plan.mtu)])
-        if plan.ipv6:
-            key = f"net/ipv6/conf/{plan.bridge}/disable_ipv6"
-            namespaces.inside(self._path, lambda: namespaces.write_sysctls({key: "0"}))
-        if plan.vxlan:
-            self._make_vxlan(plan)
-        bare = replace(
-            plan,
-            addresses=frozenset(),
-            routes=frozenset(),
-            neighbours=frozenset(),
-            forwards=frozenset(),
-            peers=frozenset(),
-        )
-        route.run(_network_changes(bare, plan))
+        """A network from nothing; when it cannot be made, nothing of it is left."""
+        try:
+            self._inside.route.run(
+                [netlink.bridge(plan.bridge, index=plan.index, mac=plan.mac, mtu=plan.mtu)]
+            )
+            if plan.ipv6:
+                key = f"net/ipv6/conf/{plan.bridge}/disable_ipv6"
+                namespaces.inside(self._path, lambda: namespaces.write_sysctls({key: "0"}))
+            if plan.vxlan:
+                self._make_vxlan(plan)
+            self._inside.route.run(_network_changes(_bare(plan), plan))
+        except PyswarmError:
+            self._remove_network(plan)
+            raise
 
     def _make_vxlan(self, plan: NetworkPlan) -> None:
         message = netlink.vxlan(
@@ -385,27 +383,26 @@ class Fabric:
 
     # ------------------------------------------------------------------------------------------- repair
 
-    def repair(self) -> Sequence[str]:
+    def repair(self, plugs: Mapping[str, int]) -> Sequence[str]:
         """Read what the kernel holds, correct what is not as it was last told; returns what was corrected."""
         with self._lock:
             if self._state is None:
                 return ()
-            found, failed = self._reconcile(self._state)
+            found, failed = self._reconcile(self._state, plugs)
+            self._exact = not failed
             fixed = [*found, *(f"network {key} cannot be made: {why}" for key, why in failed.items())]
-            self._drop_failed(self._state, failed)
             before = self._list_tables()
             if self._listing is None or before != self._listing:
                 self._write_tables(self._state)
                 self._listing = self._list_tables()
-                names = ("fabric", "host")
-                changed = zip(names, before, self._listing, strict=True)
+                changed = zip(("fabric", "host"), before, self._listing, strict=True)
                 fixed += [f"packet rules of {name}" for name, was, now in changed if was != now]
             return fixed
 
     def _list_tables(self) -> tuple[Sequence[str], Sequence[str]]:
         return self._inside.nft.listing(_FAMILY_TABLE), self._nft_host.listing(self._host_table)
 
-    def _reconcile(self, wanted: State) -> tuple[Sequence[str], Mapping[str, str]]:
+    def _reconcile(self, wanted: State, plugs: Mapping[str, int]) -> tuple[Sequence[str], Mapping[str, str]]:
         """Links, addresses and entries as in `wanted`, by reading the kernel's own: what was corrected, and
         the networks that could not be made, with the reason."""
         self._prepare_transit()
@@ -425,12 +422,24 @@ class Fabric:
                 fixed += self._reconcile_network(plan, links, actual)
             except PyswarmError as exc:
                 failed[network_id] = str(exc)
-                self._remove_network(plan)
+        fixed += self._reconcile_plugs(plugs)
         aliases = [
             cidr for index, cidr in actual.addresses if index == _TRANSIT_INDEX and cidr.endswith("/32")
         ]
         route.run(_alias_changes(frozenset(aliases), wanted.ports.aliases))
         return fixed, failed
+
+    def _reconcile_plugs(self, plugs: Mapping[str, int]) -> Sequence[str]:
+        """Tasks' veth ends back under their bridges: a bridge that was made anew has lost them."""
+        links = self._inside.route.links()
+        bridges = {link.index for link in links if link.kind == "bridge"}
+        fixed: list[str] = []
+        for link in links:
+            bridge = plugs.get(link.name, 0)
+            if bridge in bridges and link.master != bridge:
+                self._inside.route.run([*netlink.enslave(link.index, bridge), netlink.hairpin(link.name)])
+                fixed.append(f"link {link.name}")
+        return fixed
 
     def _reconcile_network(
         self, plan: NetworkPlan, links: Mapping[int, netlink.Link], actual: _Actual
@@ -567,6 +576,19 @@ def _open_inside() -> _Inside:
 def _rules(state: State) -> Ruleset:
     networks = [state.networks[network_id].rules for network_id in sorted(state.networks)]
     return merge([*networks, state.ports.fabric])
+
+
+def _bare(plan: NetworkPlan) -> NetworkPlan:
+    """The plan with its links alone."""
+    nothing = frozenset[tuple[str, str]]()
+    return replace(
+        plan,
+        addresses=frozenset(),
+        routes=frozenset(),
+        neighbours=nothing,
+        forwards=nothing,
+        peers=frozenset(),
+    )
 
 
 def _rule_changes(old: State, new: State) -> str:

@@ -59,7 +59,9 @@ class NetworkManager:
         data_path_port: int = 4789,
         prefix: str = "ps",
         resolv_conf: Path = Path("/etc/resolv.conf"),
+        repair_interval: float = 60.0,
     ) -> None:
+        """`repair_interval` in seconds: how often drift is looked for; 0 is never."""
         self._paths = paths
         self._directory = paths.run / "network"
         self._records_directory = self._directory / "records"
@@ -88,8 +90,10 @@ class NetworkManager:
         self._attaching: dict[str, asyncio.Future[tuple[fabric.Sockets, Sequence[BindMount]]]] = {}
         """Attachments under way in a thread: they go on when their caller is cancelled."""
         self._adopted = False
+        self._repair_interval = repair_interval
         self._flushing: asyncio.Task[None] | None = None
-        """Ours to end: `stop` does."""
+        self._repairing: asyncio.Task[None] | None = None
+        """Ours to end, both: `stop` does."""
 
     # --------------------------------------------------------------------------------------- life cycle
 
@@ -98,6 +102,8 @@ class NetworkManager:
         first `apply`, which brings everything up to date and removes what belongs to no task."""
         await asyncio.to_thread(self._open)
         self._plans[""] = plan.local_plan(self._fabric.node)
+        if self._repair_interval and self._repairing is None:
+            self._repairing = asyncio.create_task(self._repair_regularly(), name="repair the network")
 
     def _open(self) -> None:
         for directory in (self._paths.run / "netns", self._directory, self._records_directory):
@@ -110,11 +116,12 @@ class NetworkManager:
     async def stop(self, *, remove: bool) -> None:
         """Stop serving names; with `remove`, also drop every namespace, link and rule of ours."""
         await self._dns.close()
+        jobs = [job for job in (self._flushing, self._repairing) if job is not None]
+        self._flushing = self._repairing = None
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
         async with self._changing:
-            if self._flushing is not None:
-                self._flushing.cancel()
-                await asyncio.gather(self._flushing, return_exceptions=True)
-                self._flushing = None
             self._release_ports(frozenset())
             if remove:
                 for task_id in await self.known():
@@ -208,7 +215,7 @@ class NetworkManager:
 
     async def _change(self) -> None:
         plans = {network_id: p for network_id, p in self._plans.items() if network_id}
-        failed = await asyncio.to_thread(self._fabric.change, plans, self._ports)
+        failed = await asyncio.to_thread(self._fabric.change, plans, self._ports, self._plugs())
         for network_id, reason in failed.items():
             if self._kernel_failures.get(network_id) != reason:
                 _log.error("network %s cannot be made on this node: %s", network_id, reason)
@@ -216,6 +223,15 @@ class NetworkManager:
         self._ready = frozenset(plans) - frozenset(failed)
         if self._fabric.has_stale and (self._flushing is None or self._flushing.done()):
             self._flushing = asyncio.create_task(self._flush(), name="forget stale connections")
+
+    def _plugs(self) -> Mapping[str, int]:
+        """The tasks' veth ends in the fabric, and the bridges that they belong to."""
+        return {
+            plan.veth_name(client.task_id, position): self._plans[network_id].index
+            for client in self._dns.clients()
+            for position, network_id in enumerate(client.networks or ("",))
+            if network_id in self._plans
+        }
 
     async def _flush(self) -> None:
         """Forget stale connections at once, and those of further changes at most every 100 ms."""
@@ -249,9 +265,18 @@ class NetworkManager:
 
     async def repair(self) -> Sequence[str]:
         """Read back what the kernel holds and correct drift (links, entries, rules); returns what was
-        corrected, for the log. To be called now and then; costs a few milliseconds."""
+        corrected. Done by itself every `repair_interval`; costs some 10 ms."""
         async with self._changing:
-            return await asyncio.to_thread(self._fabric.repair)
+            return await asyncio.to_thread(self._fabric.repair, self._plugs())
+
+    async def _repair_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._repair_interval)
+            try:
+                for what in await self.repair():
+                    _log.warning("the network was not as it should be, corrected: %s", what)
+            except (PyswarmError, OSError) as exc:
+                _log.warning("the network could not be looked at for drift: %s", exc)
 
     # -------------------------------------------------------------------------------------------- tasks
 

@@ -179,6 +179,7 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+@lru_cache(maxsize=16384)
 def veth_name(task_id: str, position: int) -> str:
     """Name of the fabric's end of a task's veth."""
     return f"t{hashlib.sha256(task_id.encode()).hexdigest()[:10]}.{position}"

@@ -4,6 +4,7 @@ started in, and does what it reads from its standard input (pickled calls, answe
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import struct
 import sys
@@ -20,7 +21,12 @@ async def main() -> None:
     state, run, node_id, addr, prefix, resolv = sys.argv[1:7]
     paths = Paths(state=Path(state), run=Path(run))
     manager = NetworkManager(
-        paths, node_id=node_id, data_path_addr=addr, prefix=prefix, resolv_conf=Path(resolv)
+        paths,
+        node_id=node_id,
+        data_path_addr=addr,
+        prefix=prefix,
+        resolv_conf=Path(resolv),
+        repair_interval=float(os.environ.get("REPAIR_INTERVAL", "0")),
     )
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
@@ -234,9 +235,45 @@ async def test_drift_is_repaired(lab: Lab) -> None:
     assert "packet rules of fabric" in fixed and f"add address {vip}/32" in fixed
     assert "link vx4096" in fixed and "delete neighbour 10.0.1.77" in fixed
     assert await one.call("repair") == []
+    namespaces.inside(one.paths.run / "network" / "fabric", lambda: _delete((1 << 26) + 4097))
+    assert "network br4097" in await one.call("repair")
+    assert await one.call("repair") == []
     with echo(two, "web1"), echo(one, "client"):
         assert one.in_task("client", lambda: tcp(vip)) == "web1 10.0.1.10"
         assert lab.in_outside(lambda: tcp(two.addr)) == f"client {OUTSIDE}"
+
+
+async def test_drift_is_repaired_by_itself(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = lab.machines[0]
+    monkeypatch.setenv("REPAIR_INTERVAL", "0.05")
+    machine.kill()
+    await machine.start()
+    net = Net("n1", 4097, "10.0.1.0/24")
+    net.member("a", "a", machine, 10)
+    await machine.call("apply", tables(net), [], by_id(task("a", net)))
+    await machine.call("attach", task("a", net))
+    machine.inside(_flush_rules)
+    fabric = machine.paths.run / "network" / "fabric"
+    namespaces.inside(fabric, lambda: _delete((1 << 26) + 4097))
+    await asyncio.to_thread(until, lambda: machine.inside(_host_tables) == "table ip pyswarm_pst\n")
+    await asyncio.to_thread(until, lambda: namespaces.inside(fabric, _plugged))
+
+
+def _plugged() -> bool:
+    """Whether every veth but the transit is under a bridge."""
+    with contextlib.closing(netlink.Socket()) as route:
+        return all(link.master for link in route.links() if link.kind == "veth" and link.name != "up")
+
+
+def _flush_rules() -> None:
+    rules = nft.Nft()
+    rules.run("flush ruleset")
+    rules.close()
+
+
+def _delete(index: int) -> None:
+    with contextlib.closing(netlink.Socket()) as route:
+        route.run([netlink.link_delete(index=index)])
 
 
 async def test_network_modes_host_and_none(lab: Lab) -> None:
