@@ -441,6 +441,15 @@ class StoreContract:
             assert not await is_done(last)
         assert await within(last, 3.0) == "three"
 
+    async def test_a_restarted_candidate_does_not_wait_for_its_former_self(self, backing: Backing) -> None:
+        killed, again = backing.connect(), backing.connect()
+        async with killed.campaign("one", ttl=30) as former:
+            async with asyncio.timeout(2), again.campaign("one") as leadership:
+                await within(former.lost(), 2.0)
+                with pytest.raises(Deposed):
+                    await killed.commit([Put(task("t1"))], former.fence)
+                await again.commit([Put(task("t1"))], leadership.fence)
+
     async def test_leaders_shows_each_change(self, backing: Backing) -> None:
         store = backing.connect()
         leaders = store.leaders()

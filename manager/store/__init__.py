@@ -111,7 +111,8 @@ class Store(Records, Protocol):
     def watch(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Batch]]: ...
 
     def campaign(self, candidate: str, ttl: float = 1.0) -> AbstractAsyncContextManager[Leadership]:
-        """Wait until `candidate` leads. Leaving the context resigns at once."""
+        """Wait until `candidate` leads. Leaving the context resigns at once. A name is one process: what an
+        earlier one of that name (killed, say) still holds is ended, not waited for."""
         ...
 
     async def leader(self) -> str | None:

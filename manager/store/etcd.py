@@ -267,6 +267,7 @@ class EtcdStore:
         while True:
             try:
                 await self._revoke_abandoned()
+                await self._supersede(candidate)
                 lease = await self._grant(ttl)
             except Unavailable:
                 await asyncio.sleep(_RETRY)
@@ -292,6 +293,22 @@ class EtcdStore:
         seconds = max(1, math.ceil(ttl))
         answer = await self._client.call(LEASE_GRANT, pb.LeaseGrantRequest(TTL=seconds))
         return _Lease(self._client, answer.ID, float(answer.TTL or seconds), asked)
+
+    async def _supersede(self, candidate: str) -> None:
+        """End what a former process of this candidate left (it was killed): its lease need not run out."""
+        for kv in await self._candidates():
+            if kv.value == candidate.encode():
+                await self._revoke_one(kv.lease, None)
+
+    async def _candidates(self) -> Sequence[pb.KeyValue]:
+        """All candidates' keys, the leader's first."""
+        request = pb.RangeRequest(
+            key=self._keys.election,
+            range_end=successor(self._keys.election),
+            sort_order=pb.RangeRequest.ASCEND,
+            sort_target=pb.RangeRequest.CREATE,
+        )
+        return (await self._client.call(RANGE, request, repeatable=True)).kvs
 
     async def _win(self, candidate: str, lease: _Lease) -> Fence | None:
         """The fence once all older candidates are gone; None if the lease was lost while waiting."""
@@ -369,21 +386,17 @@ class EtcdStore:
 
     async def _revoke_abandoned(self, timeout: float | None = None) -> None:
         for lease in sorted(self._abandoned):
-            request = pb.LeaseRevokeRequest(ID=lease)
-            with contextlib.suppress(NotFound):
-                await self._client.call(LEASE_REVOKE, request, repeatable=True, timeout=timeout)
+            await self._revoke_one(lease, timeout)
             self._abandoned.discard(lease)
 
+    async def _revoke_one(self, lease: int, timeout: float | None) -> None:
+        request = pb.LeaseRevokeRequest(ID=lease)
+        with contextlib.suppress(NotFound):
+            await self._client.call(LEASE_REVOKE, request, repeatable=True, timeout=timeout)
+
     async def leader(self) -> str | None:
-        request = pb.RangeRequest(
-            key=self._keys.election,
-            range_end=successor(self._keys.election),
-            sort_order=pb.RangeRequest.ASCEND,
-            sort_target=pb.RangeRequest.CREATE,
-            limit=1,
-        )
-        answer = await self._client.call(RANGE, request, repeatable=True)
-        return answer.kvs[0].value.decode() if answer.kvs else None
+        candidates = await self._candidates()
+        return candidates[0].value.decode() if candidates else None
 
     async def leaders(self) -> AsyncGenerator[str | None, None]:
         """The leader now and at each change. Waits while the store cannot be reached."""
@@ -446,7 +459,8 @@ def _write(request: pb.TxnRequest, key: bytes, value: bytes | None) -> None:
 class _Lease:
     """A lease that is kept alive until it is dropped. `lost` is set when that could not be done in time.
 
-    The time counts from when a renewal was *asked* for, so `lost` is set before etcd lets the lease go.
+    The time counts from when a renewal was *asked* for, so that we give up no later than etcd does (but for
+    one last question, a third of the time to live long; what we write meanwhile is fenced).
     """
 
     def __init__(self, client: EtcdClient, id: int, ttl: float, asked: float) -> None:
@@ -470,21 +484,32 @@ class _Lease:
     async def _keep(self, asked: float) -> None:
         """Renew three times in each time to live. Returns when the lease is gone or may be."""
         loop = asyncio.get_running_loop()
-        pause = self._ttl / 3
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(asked + self._ttl) as limit:
-                while True:
-                    await asyncio.sleep(pause)
-                    asked = loop.time()
-                    try:
-                        left = await self._client.keep_alive(self.id, timeout=self._ttl / 3)
-                    except Unavailable:
-                        pause = 0.05
-                        continue
-                    if left <= 0:
-                        return
-                    limit.reschedule(asked + self._ttl)
-                    pause = self._ttl / 3
+        while True:
+            try:
+                async with asyncio.timeout_at(asked + self._ttl):
+                    asked = await self._renewed()
+            except TimeoutError:
+                # Too late by our clock. Perhaps it was us who stood still, not etcd: ask it once more.
+                asked = loop.time()
+                if not await self._renew_once():
+                    return
+            if not asked:
+                return
+
+    async def _renewed(self) -> float:
+        """Wait a third of the time to live, then renew; returns when that was asked, 0.0 if it is gone."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._ttl / 3)
+        while True:
+            asked = loop.time()
+            with contextlib.suppress(Unavailable):
+                return asked if await self._client.keep_alive(self.id, self._ttl / 3) > 0 else 0.0
+            await asyncio.sleep(0.05)
+
+    async def _renew_once(self) -> bool:
+        with contextlib.suppress(Unavailable):
+            return await self._client.keep_alive(self.id, self._ttl / 3) > 0
+        return False
 
     async def drop(self) -> None:
         """Stop renewing."""

@@ -95,6 +95,7 @@ class MemoryServer:
         return bool(self._candidates) and self._candidates[0] is entry
 
     def enlist(self, name: str, ttl: float) -> _Candidate:
+        self.expire(name)  # of a former process of this candidate
         self._leases += 1
         self.revision += 1
         entry = _Candidate(name, f"election/{self._leases:016x}", self.revision, ttl)

@@ -141,7 +141,7 @@ async def test_leadership_is_lost_when_etcd_stands_still(member: Member) -> None
         os.kill(pid, signal.SIGSTOP)
         start = time.monotonic()
         await within(leadership.lost(), 3.0)
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 2.0
         os.kill(pid, signal.SIGCONT)
     async with asyncio.timeout(3.0), store.campaign("a") as leadership:
         await store.commit([Put(task("t1"))], leadership.fence)
