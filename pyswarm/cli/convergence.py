@@ -177,7 +177,7 @@ def _lagging(group: Sequence[Task]) -> Lagging:
     if not reason and former is not None:
         reason = f"the task before it failed: {former.status.err}"
     if not reason and task.status.state in (TaskState.PREPARING, TaskState.STARTING):
-        reason = task.status.message
+        reason = "" if task.status.message == task.status.state.name.lower() else task.status.message
     return Lagging(_task_name(task), task.status.state.name.lower(), reason, task.id)
 
 

@@ -79,9 +79,13 @@ async def create(app: App, client: Client, image: str, **options: Any) -> None:
         spec = replace(spec, name=_random_name())
     if options["with_registry_auth"]:
         spec = with_auth(spec)
-    made = cast("Service", await client.create(spec))
+    made = cast("Service", await client.create(spec, resolve_image=_resolve(options)))
     click.echo(made.id)
     await converge(app, client, [made.id], options)
+
+
+def _resolve(options: Mapping[str, Any]) -> str:
+    return "never" if options["no_resolve_image"] else "always"
 
 
 def _random_name() -> str:
@@ -224,7 +228,10 @@ async def update(app: App, client: Client, name: str, **options: Any) -> None:
         spec = apply(found.spec, options, os.environ, await _network_ids(client, options))
         if options["with_registry_auth"]:
             spec = with_auth(spec)
-        changed = cast("Service", await client.update(found, spec, force=bool(options["force"])))
+        changed = cast(
+            "Service",
+            await client.update(found, spec, force=bool(options["force"]), resolve_image=_resolve(options)),
+        )
     click.echo(name)
     await converge(app, client, [changed.id], options, back)
 

@@ -28,7 +28,7 @@ from pyswarm.cli.service_flags import DURATION
 from pyswarm.cli.table import Layout, formatted, row
 from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError
 from pyswarm.objects import Service
-from pyswarm.specs import STACK_LABEL
+from pyswarm.specs import STACK_LABEL, ServiceSpec
 
 if TYPE_CHECKING:
     from compose.convert import Build, StackSpecs
@@ -104,7 +104,13 @@ def specs_of(
     if strict and specs.warnings:
         raise Invalid("\n".join(str(each) for each in shown))
     compose.show_warnings(shown)
-    return specs
+    return replace(specs, services=tuple(_tagged(each) for each in specs.services))
+
+
+def _tagged(spec: ServiceSpec) -> ServiceSpec:
+    """With docker's default tag, so that the image can be told from its pinned form."""
+    container = replace(spec.task.container, image=values.tagged(spec.task.container.image))
+    return replace(spec, task=replace(spec.task, container=container))
 
 
 def _check_name(name: str) -> None:
@@ -439,13 +445,14 @@ async def remove(
         _check_name(name)
     removed: list[str] = []
     for name in names:
-        answer = await client.remove_stack(name)
+        try:
+            answer = await client.remove_stack(name)
+        except NotFound:
+            warn(f"Nothing found in stack: {name}")
+            continue
         for action in answer.actions:
             click.echo(action_line(replace(action, action="remove")))
-        if answer.actions:
-            removed.append(name)
-        else:
-            warn(f"Nothing found in stack: {name}")
+        removed.append(name)
     if not detach:
         for name in removed:
             await _gone(client, name, timeout)
