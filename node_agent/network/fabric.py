@@ -158,7 +158,11 @@ class Fabric:
             self._make_network(self._local)
 
     def close(self) -> None:
-        """Let go of everything open; the kernel's state stays."""
+        """Let go of everything open, once what is under way has ended; the kernel's state stays."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         for item in (self._in, self._host_route, self._host_nft, self._host_conntrack):
             if item is not None:
                 item.close()
@@ -175,7 +179,7 @@ class Fabric:
             self._nft_host.delete([self._host_table])
             self._leave_firewall()
             self._restore_forwarding()
-            self.close()
+            self._close()
             namespaces.drop(self._path)
             with contextlib.suppress(OSError):
                 self._directory.rmdir()
@@ -490,6 +494,8 @@ class Fabric:
         """Forget the stale UDP connections. Costs the kernel a walk through its whole table (9 ms for 262,144
         buckets), so this is not part of `change`: callers let some changes come together."""
         with self._lock:
+            if self._in is None:
+                return
             targets, self._stale_targets = self._stale_targets, {}
             ports, self._stale_ports = self._stale_ports, set()
             if targets:

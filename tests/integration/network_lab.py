@@ -58,6 +58,7 @@ class Machine:
         self.resolv = lab.directory / f"{self.name}.resolv"
         self.resolv.write_text(f"nameserver {OUTSIDE}\n")
         self.paths = Paths(state=lab.directory / f"{self.name}.state", run=lab.directory / f"{self.name}.run")
+        self.prefix, self.port = "pst", 4789
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self, *, ready: bool = True) -> None:
@@ -68,7 +69,8 @@ class Machine:
 
     def _spawn(self) -> None:
         command = [sys.executable, "-m", "tests.integration.network_machine"]
-        command += [str(self.paths.state), str(self.paths.run), self.name, self.addr, "pst", str(self.resolv)]
+        command += [str(self.paths.state), str(self.paths.run), self.name, self.addr, self.prefix]
+        command += [str(self.resolv), str(self.port)]
         self.process = subprocess.Popen(
             ["nsenter", f"--net={self.net}", *command],
             stdin=subprocess.PIPE,
@@ -216,6 +218,12 @@ class Echo:
                 if not client:
                     return  # shut down
                 self.udp.sendto(f"{self.name} {client[0]}".encode(), client)
+
+    def __enter__(self) -> Echo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         for item in (self.tcp, self.udp):

@@ -18,12 +18,13 @@ from pyswarm.errors import Conflict, Invalid, NotFound, Unavailable
 
 
 async def main() -> None:
-    state, run, node_id, addr, prefix, resolv = sys.argv[1:7]
+    state, run, node_id, addr, prefix, resolv, port = sys.argv[1:8]
     paths = Paths(state=Path(state), run=Path(run))
     manager = NetworkManager(
         paths,
         node_id=node_id,
         data_path_addr=addr,
+        data_path_port=int(port),
         prefix=prefix,
         resolv_conf=Path(resolv),
         repair_interval=float(os.environ.get("REPAIR_INTERVAL", "0")),

@@ -246,6 +246,32 @@ async def test_the_nodes_address_may_change(lab: Lab) -> None:
     assert one.in_task("a", lambda: tcp(OUTSIDE)) == "outside 10.77.0.111"
 
 
+async def test_two_agents_of_one_machine(lab: Lab) -> None:
+    """In one namespace, told apart by prefix and port: neither sees nor harms the other."""
+    first = lab.machines[0]
+    second = Machine(lab, 1)
+    second.paths = replace(first.paths, state=lab.directory / "s2", run=lab.directory / "r2")
+    second.prefix, second.port = "psu", 4790
+    lab.machines.append(second)
+    await second.start()
+    net = Net("n1", 4097, "10.0.1.0/24")
+    net.member("a", "a", first, 10)
+    item = task("a", net)
+    for machine, port in ((first, 8001), (second, 8002)):
+        await machine.call("apply", tables(net), [ingress_port(net, port, ["a"])], by_id(item))
+        await machine.call("attach", item)
+    with echo(first, "a"), second.in_task("a", lambda: Echo("other")) as other:
+        assert lab.in_outside(lambda: tcp(first.addr, 8001)).split()[0] == "a"
+        assert lab.in_outside(lambda: tcp(first.addr, 8002)).split()[0] == "other"
+        await first.call("stop", remove=True)
+        assert lab.in_outside(lambda: tcp(first.addr, 8002)).split()[0] == "other"
+        assert other.name == "other"
+    assert first.inside(_names) == {"lo", "eth0", "psu-up"}
+    forwarding = Path("/proc/thread-self/root/proc/sys/net/ipv4/ip_forward")
+    assert first.inside(forwarding.read_text) == "1\n"
+    await _leave(second)
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_any_order_of_calls_ends_where_it_should(lab: Lab, seed: int) -> None:
     """Attach, detach, apply, cancelled attachments and kills of the agent in random order."""
