@@ -190,13 +190,13 @@ class Worker:
         network's tables are in place and the supervisors know; they work on by themselves. One call at a
         time, in the order of the stream."""
         self._take_over(assignments)
-        new = [self._assign(task) for task in assignments.tasks]
+        for task in assignments.tasks:
+            self._assign(task)
         gone = set(assignments.removed_tasks)
         if assignments.complete:
             gone |= set(self._entries) - {task.id for task in assignments.tasks}
         await self._apply_network()
-        for entry in filter(None, new):
-            entry.reported = terminal(entry.task.status.state)
+        for entry in [entry for entry in self._entries.values() if entry.supervisor is None]:
             self._start(entry)
         for task_id in sorted(gone & set(self._entries)):
             self._unassign(self._entries[task_id])
@@ -241,19 +241,18 @@ class Worker:
             self._ingress = ()
         self._unsaved.set()
 
-    def _assign(self, task: Task) -> _Entry | None:
-        """Take in a task; returns its entry if it is new here."""
+    def _assign(self, task: Task) -> None:
+        """Take in a task. A new one is started by `apply` once the network knows it, or by the next `apply`
+        if this one is broken off."""
         entry = self._entries.get(task.id)
         if entry is None:
-            entry = self._new_entry(task)
-            self._entries[task.id] = entry
+            self._entries[task.id] = self._new_entry(task)
             self._records.save_task(task)
-            return entry
+            return
         if task.desired_state > entry.desired:
             entry.desired = task.desired_state
             self._records.save_task(task)
         entry.task = task
-        return None
 
     def _new_entry(self, task: Task) -> _Entry:
         """A task that this agent has no record of: new, or older than a reboot."""
@@ -268,6 +267,7 @@ class Worker:
             container=container,
             lost=container == "absent" and status.state >= TaskState.STARTING,
             dismantling=_done_if(container == "absent" and terminal(status.state)),
+            reported=terminal(task.status.state),
             desired=task.desired_state,
         )
 

@@ -54,6 +54,12 @@ class Machine:
     started_in_all: dict[str, int] = field(default_factory=dict[str, int])
     """How often each task's process was started, ever."""
     pull_gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """The image `slow` is pulled once this is set."""
+    network_gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Tables are applied only while this is set."""
+
+    def __post_init__(self) -> None:
+        self.network_gate.set()
 
     def exit(self, task_id: str, code: int, *, oom: bool = False) -> None:
         """The container's process ends."""
@@ -250,6 +256,7 @@ class FakeNetwork:
     async def apply(
         self, networks: Mapping[str, NetworkTable], ingress: Sequence[IngressPort], tasks: Mapping[str, Task]
     ) -> None:
+        await self._machine.network_gate.wait()
         self._machine.journal.append("network apply")
         self._machine.tables = dict(networks)
 

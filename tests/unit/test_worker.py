@@ -210,6 +210,18 @@ async def test_what_cannot_be_done_is_said(
         assert not bench.machine.namespaces
 
 
+async def test_an_assignment_broken_off_is_made_good_by_the_next(bench: Bench) -> None:
+    async with bench.agent() as worker:
+        bench.machine.network_gate.clear()
+        applied = asyncio.create_task(worker.apply(full(task())))
+        await asyncio.sleep(0)
+        applied.cancel()
+        await asyncio.gather(applied, return_exceptions=True)
+        bench.machine.network_gate.set()
+        await worker.apply(full(task()))
+        await bench.reaches("t1", S.RUNNING)
+
+
 async def test_desired_ready_prepares_and_waits(bench: Bench) -> None:
     async with bench.agent() as worker:
         await worker.apply(full(task(desired=S.READY)))
