@@ -234,6 +234,19 @@ async def test_list_inspect_remove_prune(lab: Lab, images: Images) -> None:
     assert await images.list() == []
 
 
+async def test_images_survive_a_reboot(lab: Lab, images: Images) -> None:
+    await built(lab, images)
+    config = await images.ensure("demo:1", "", "")
+    await images.mount(config)
+    mounts.unmount_below(lab.paths.state / "images")
+    mounts.remove_tmpfs(lab.paths.run)
+    mounts.ensure_tmpfs(lab.paths.run)
+    successor = Images(lab.paths)
+    again = await successor.mount(await successor.ensure("demo:1", "never", ""))
+    assert (again / "bin" / "sh").exists()
+    assert mounts.is_mount(again)
+
+
 async def test_save_and_load(lab: Lab, images: Images) -> None:
     image_id = await built(lab, images)
     archive = lab.directory / "demo.tar"
