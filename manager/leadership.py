@@ -22,11 +22,12 @@ from manager.logbroker import LogBroker
 from manager.orchestrator import TaskUse, reconcilers
 from manager.scheduler.scheduler import Scheduler
 from manager.sealer import Sealer
-from manager.state import State, View
+from manager.state import Reconciler, State, View
 from manager.store import Change, Deposed, Fence, Leadership, Listing, Put, StaleWrite, Store
 from manager.switch import Switch
 from pyswarm.clock import Clock, IdSource
 from pyswarm.objects import Kind, Object, kind_of
+from pyswarm.spans import timed
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +84,13 @@ async def lead(parts: Parts, leadership: Leadership) -> None:
     """Lead until the lead is lost; returns then, or raises what made leading impossible."""
     use: dict[str, TaskUse] = {}
     rooms = (*reconcilers(use), Allocator(parts.excluded_subnets), Scheduler())
-    controller = Controller(parts.store, State(parts.ids), rooms, parts.clock, leadership.fence)
+    rooms = tuple(timed(room, {"plan": _span(room)}) for room in rooms)
+    store = timed(parts.store, {"commit": "store"})
+    controller = Controller(store, State(parts.ids), rooms, parts.clock, leadership.fence)
     broker = LogBroker(parts.ids)
+    tracker = timed(Tracker(), {"collect": "assignments", "changed": "assignments"})
     dispatcher = Dispatcher(
-        controller, Tracker(), broker, parts.clock, parts.ids, parts.facts.managers, parts.sealer.open
+        controller, tracker, broker, parts.clock, parts.ids, parts.facts.managers, parts.sealer.open
     )
     builder = Builder(check_network, parts.sealer.seal, parts.sealer.open)
     control = Control(controller, dispatcher, broker, builder, parts.clock, parts.facts)
@@ -109,6 +113,16 @@ async def lead(parts: Parts, leadership: Leadership) -> None:
     finally:
         for switch in (parts.dispatcher, parts.control, parts.ca):
             switch.leader_is(None)
+
+
+def _span(room: Reconciler) -> str:
+    return (
+        "scheduling"
+        if isinstance(room, Scheduler)
+        else "allocation"
+        if isinstance(room, Allocator)
+        else "orchestration"
+    )
 
 
 def _announce(tx: Transaction, node_id: str) -> None:

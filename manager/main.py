@@ -22,7 +22,7 @@ from manager import bootstrap
 from manager.bootstrap import SEAL_KEY
 from manager.ca import Authority
 from manager.control import Facts
-from manager.etcd_process import EtcdConfig, EtcdProcess
+from manager.etcd_process import EtcdConfig, EtcdProcess, find_etcd
 from manager.gate import Gate
 from manager.leadership import Parts, lead
 from manager.sealer import Sealer
@@ -37,6 +37,7 @@ from pyswarm.errors import Fatal
 from pyswarm.nodeconfig import SOCKET_GROUP, NodeConfig
 from pyswarm.objects import Cluster
 from pyswarm.rpc import SERVER_OPTIONS, TLS, Stub, add_service, channel, identify_local, identify_tls
+from pyswarm.spans import write_on_signal
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Manager:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        _, version = await find_etcd()
+        self._raft_version = "etcd " + ".".join(map(str, version))
         await self._etcd.start()
         try:
             async with asyncio.TaskGroup() as group:
@@ -229,6 +232,7 @@ def _run(config: NodeConfig) -> None:
     tmpfs.ensure(config.run)
     if supervisor.hold(config.run / "manager.lock") is None:
         raise Fatal(f"another manager runs on {config.state}")
+    write_on_signal("manager")
     asyncio.run(Manager(config).run())
 
 

@@ -36,12 +36,26 @@ from pyswarm.errors import Fatal, Invalid, PyswarmError
 from pyswarm.nodeconfig import NodeConfig
 from pyswarm.objects import ContainerStats, Node, NodeDescription, TaskState
 from pyswarm.rpc import TLS
+from pyswarm.spans import timed, write_on_signal
 from pyswarm.specs import GenericResource, NodeSpec, Platform, Resources
 
 log = logging.getLogger(__name__)
 
 ROTATE_PERIOD = 5.0
 PLUGINS = ("Log/json-file", "Network/bridge", "Network/overlay", "Volume/local")
+
+SPANS = {
+    "create": "runtime: create",
+    "start": "runtime: start",
+    "delete": "runtime: delete",
+    "ensure": "image",
+    "mount": "image",
+    "prepare": "mount",
+    "attach": "network: attach",
+    "apply": "network: tables",
+    "detach": "network: detach",
+}
+"""Methods of the worker's ports, and the names under which their time is counted."""
 
 
 class Agent:
@@ -77,10 +91,10 @@ class Agent:
         self._worker = Worker(
             paths=self._paths,
             node=node,
-            runtime=self._runtime,
-            images=self._images,
-            storage=self._storage,
-            network=self._network,
+            runtime=timed(self._runtime, SPANS),
+            images=timed(self._images, SPANS),
+            storage=timed(self._storage, SPANS),
+            network=timed(self._network, SPANS),
             clock=self._clock,
             report=self._outbox.put,
         )
@@ -227,6 +241,7 @@ def _run(config: NodeConfig, flags: Sequence[str]) -> None:
     if supervisor.hold(config.run / "agent.lock") is None:
         raise Fatal(f"another agent runs on {config.state}")
     _raise_file_limit()
+    write_on_signal("agent")
     agent = Agent(config)
     asyncio.run(agent.leave(purge="--purge" in flags) if "--leave" in flags else agent.run())
 

@@ -168,8 +168,8 @@ class Cluster:
         """task id -> pid of its monitor."""
         found: dict[str, int] = {}
         for pid, arguments in processes(f"{self.run}/agent").items():
-            if arguments[0].endswith("conmon") and "-c" in arguments:
-                found[arguments[arguments.index("-c") + 1]] = pid
+            if arguments[0].endswith("conmon"):
+                found[arguments[arguments.index("--cid") + 1]] = pid
         return found
 
     def containers(self) -> dict[str, int]:
