@@ -92,7 +92,7 @@ def completed(view: View, service: Service) -> bool:
     want = service.replicas if service.spec.mode.kind == "replicated" else 1
     matcher = Matcher(view, service)
     done = [t for t in newest.values() if t.status.state == TaskState.COMPLETE and matcher.clean(t)]
-    return len(done) >= want and len(done) == len(newest)
+    return bool(done) and len(done) >= want and len(done) == len(newest)
 
 
 def stale_before(view: View, service: Service) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from manager.orchestrator.tasks import age_order, wanted
+from manager.orchestrator.tasks import age_order, ended_at, wanted
 from manager.state import Changed, Key, Plan, View, slot_key
 from pyswarm.objects import Cluster, Service, Task, TaskState, alive
 
@@ -113,6 +113,6 @@ def _reap_slot(view: View, key: str, plan: Plan, gone: dict[str, None]) -> None:
     limit = view.cluster.spec.task_history_limit if view.cluster is not None else DEFAULT_HISTORY
     if limit < 0:
         return
-    past = sorted((t for t in history if t is not newest), key=age_order)
+    past = sorted((t for t in history if t is not newest), key=lambda t: (ended_at(t), age_order(t)))
     for task in past[: max(0, len(past) - limit)]:
         plan.delete(task)

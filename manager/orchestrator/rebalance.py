@@ -19,7 +19,7 @@ from manager.orchestrator.services import same_for_placement
 from manager.orchestrator.slots import Scene, Slot, create, group, release
 from manager.orchestrator.tasks import live, running, updating
 from manager.scheduler.filters import reason_against, request_of
-from manager.scheduler.place import removal_order
+from manager.scheduler.place import branches_of, removal_order
 from manager.scheduler.usage import Usage
 from manager.state import Changed, Key, Plan, View
 from pyswarm.objects import Cluster, Node, Service, Task, TaskState
@@ -87,6 +87,7 @@ def gentle(view: View, service: Service) -> bool:
         and service.spec.mode.kind == "replicated"
         and not service.pending_delete
         and not service.spec.volumes_per_slot
+        and service.spec.task.placement.strategy in ("", "spread")
     )
 
 
@@ -134,29 +135,62 @@ class _Balance:
         found = self._best_move()
         if found is None:
             return False
-        slot = found
+        slot, node = found
         task = create(self.scene, slot)
-        self.scene.put(slot, replace(task, rollout="moving"))
+        self.scene.put(slot, replace(task, rollout="moving", node_id=node.id))
         release(self.scene, slot)
         self.unsettled = True
         return True
 
-    def _best_move(self) -> Slot | None:
+    def _best_move(self) -> tuple[Slot, Node] | None:
+        """The slot to move and the node to move it to, which the scheduler has only to confirm."""
         view, service = self.scene.view, self.scene.service
+        tasks = [slot.live[0] for slot in self.slots]
         by_task = {slot.live[0].id: slot for slot in self.slots}
-        counts: Counter[str] = Counter(slot.live[0].node_id for slot in self.slots)
-        order = removal_order(view, service, [slot.live[0] for slot in self.slots])
+        spread = _Spread(view, service, tasks)
         nodes = sorted(
             (node for node in view.nodes() if takes_new_tasks(node, service)),
-            key=lambda node: (counts[node.id], node.id),
+            key=lambda node: (spread.loads(node), node.id),
         )
-        for task in order:
-            for node in nodes:
-                if counts[task.node_id] - counts[node.id] < 2:
-                    break
-                if _fits(view, task, node, counts[node.id]):
-                    return by_task[task.id]
+        for task in removal_order(view, service, tasks):
+            source = view.get(Node, task.node_id)
+            for node in nodes if source is not None else ():
+                if spread.helps(source, node) and _fits(view, task, node, spread.on_node[node.id]):
+                    return by_task[task.id], node
         return None
+
+
+class _Spread:
+    """How a service's tasks lie over the branches of its preferences and over the nodes."""
+
+    def __init__(self, view: View, service: Service, tasks: Sequence[Task]) -> None:
+        self._preferences = [p.spread_descriptor for p in service.spec.task.placement.preferences]
+        self._in_branch: Counter[tuple[str, ...]] = Counter()
+        self.on_node: Counter[str] = Counter()
+        for task in tasks:
+            node = view.get(Node, task.node_id)
+            if node is not None:
+                self.on_node[node.id] += 1
+                for branch in self._branches(node):
+                    self._in_branch[branch] += 1
+
+    def _branches(self, node: Node) -> list[tuple[str, ...]]:
+        """The node's place in the preference tree: each branch from the top, then the one below it."""
+        values = branches_of(node, self._preferences)
+        return [values[: depth + 1] for depth in range(len(values))]
+
+    def loads(self, node: Node) -> tuple[int, ...]:
+        return (*(self._in_branch[branch] for branch in self._branches(node)), self.on_node[node.id])
+
+    def helps(self, source: Node | None, target: Node) -> bool:
+        """Whether one task less on `source` and one more on `target` makes the spread more even, at the
+        first level of the tree at which the two part."""
+        if source is None or source.id == target.id:
+            return False
+        for mine, other in zip(self._branches(source), self._branches(target), strict=True):
+            if mine != other:
+                return self._in_branch[mine] - self._in_branch[other] >= 2
+        return self.on_node[source.id] - self.on_node[target.id] >= 2
 
 
 def _fits(view: View, task: Task, node: Node, own: int) -> bool:

@@ -161,18 +161,20 @@ def _end(scene: Scene, slot: Slot) -> None:
 
 
 def _hand_over(scene: Scene, slot: Slot) -> None:
-    """Of several live tasks the newest running one that is up to date stays, and newer ones on their way."""
+    """Of several live tasks the newest running one that is up to date stays, and newer ones on their way;
+    as long as there is none, one running task of an older spec may stay beside them."""
     tasks = slot.live
     if len(tasks) < 2:
         return
     clean = [t for t in tasks if scene.clean(t)]
     best = next((t for t in reversed(clean) if running(t)), None)
+    if best is not None:
+        keep = [t for t in clean if age_order(t) >= age_order(best)]
+    else:
+        old = next((t for t in reversed(tasks) if running(t)), None)
+        keep = [*clean, *([old] if old is not None else [])] or tasks[-1:]
     for task in tasks:
-        if best is not None:
-            spare = task is not best and (task not in clean or age_order(task) < age_order(best))
-        else:
-            spare = bool(clean) and task not in clean and not running(task)
-        if spare:
+        if task not in keep:
             scene.say(slot, task, TaskState.SHUTDOWN)
 
 
