@@ -25,7 +25,7 @@ from pyswarm.objects import (
 )
 from tests.property.histories import HISTORIES, History, Step
 
-MODEST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MODEST = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 _Stored = TypeVar("_Stored", Task, Secret, Config, Volume)

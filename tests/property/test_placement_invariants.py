@@ -15,7 +15,7 @@ from manager.state import View
 from pyswarm.objects import Network, Node, TaskState, alive
 from tests.property.histories import HISTORIES, History, Step
 
-MODEST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MODEST = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def only_once(what: list[object], name: str) -> None:
