@@ -335,16 +335,16 @@ def _read_gpus(node: Node, path: str, report: Report) -> Node:
     return ListOf(_read_request(GPU_REQUEST)).read(node, path, report)
 
 
+ULIMIT = Obj({"soft": Int(), "hard": Int()}, required=("soft", "hard"))
+
+
 def _read_ulimit(node: Node, path: str, report: Report) -> Node:
     if isinstance(node.value, dict):
         return ULIMIT.read(node, path, report)
     return Int().read(node, path, report)
 
 
-ULIMIT = Obj({"soft": Int(), "hard": Int()}, required=("soft", "hard"))
-_ULIMITS = MapOf(
-    Custom("a number or a mapping", _read_ulimit, ULIMIT), r"[a-z]+", "the name of a limit (small letters)"
-)
+_ULIMITS = MapOf(Custom("a number or a mapping", _read_ulimit, ULIMIT))
 
 
 def _read_env_file(node: Node, path: str, report: Report) -> Node:
@@ -673,8 +673,8 @@ SERVICE = Obj(
         "logging": LOGGING,
         "mac_address": _TEXT,
         "mem_limit": Size(),
-        "mem_reservation": Size(),
-        "mem_swappiness": Size(),
+        "mem_reservation": Size(floats=False),
+        "mem_swappiness": Size(floats=False),
         "memswap_limit": Size(),
         "network_mode": _TEXT,
         "models": _SERVICE_MODELS,

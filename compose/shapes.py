@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 from compose.errors import Report, near_miss
 from compose.tree import Node, child_path, type_name
@@ -225,8 +225,9 @@ class Size:
 
     expected = "a size such as 64m"
 
-    def __init__(self, numbers: bool = True, negative: bool = True) -> None:
+    def __init__(self, numbers: bool = True, negative: bool = True, floats: bool = True) -> None:
         self._numbers = numbers
+        self._floats = floats
         self._negative = negative
 
     def read(self, node: Node, path: str, report: Report) -> Node:
@@ -236,7 +237,7 @@ class Size:
             if size is None:
                 message = f'"{shown(value)}" is not a size: write bytes, or a number with k, m or g'
                 return wrong_value(message, node, path, report)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and self._numbers:
+        elif self._numbers and self._is_number(value):
             size = int(value) if abs(value) < 2**63 else 2**63
         else:
             hint = f': write "{scalar_text(value)}" in quotes' if isinstance(value, (int, float)) else ""
@@ -246,6 +247,11 @@ class Size:
         if abs(size) >= 2**63:
             return wrong_value(f"{shown(value)} is too large", node, path, report)
         return node.replaced(str(size))
+
+    def _is_number(self, value: object) -> TypeGuard[int | float]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return self._floats or isinstance(value, int) or value.is_integer()
 
 
 class Duration:
