@@ -466,7 +466,7 @@ class _Lease:
     def __init__(self, client: EtcdClient, id: int, ttl: float, asked: float) -> None:
         self.id = id
         self.lost = asyncio.Event()
-        self._client = client
+        self._renewals = client.keep_alive(id)
         self._ttl = ttl
         self._tasks: list[asyncio.Task[None]] = []
         self.watch_over(self._keep(asked))
@@ -503,12 +503,12 @@ class _Lease:
         while True:
             asked = loop.time()
             with contextlib.suppress(Unavailable):
-                return asked if await self._client.keep_alive(self.id, self._ttl / 3) > 0 else 0.0
+                return asked if await self._renewals.renew(self._ttl / 3) > 0 else 0.0
             await asyncio.sleep(0.05)
 
     async def _renew_once(self) -> bool:
         with contextlib.suppress(Unavailable):
-            return await self._client.keep_alive(self.id, self._ttl / 3) > 0
+            return await self._renewals.renew(self._ttl / 3) > 0
         return False
 
     async def drop(self) -> None:
@@ -516,6 +516,7 @@ class _Lease:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._renewals.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ not known is reported as `Unavailable` and never sent twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, cast
@@ -317,25 +317,9 @@ class EtcdClient:
             if known is None:
                 await endpoint.channel.close(None)
 
-    async def keep_alive(self, lease: int, timeout: float) -> int:
-        """Renew a lease; the answer is its time to live in seconds, 0 when it is gone."""
-        endpoint = await self._pick(timeout)
-        method = endpoint.channel.stream_stream(
-            LEASE_KEEP_ALIVE.path,
-            request_serializer=pb.LeaseKeepAliveRequest.SerializeToString,
-            response_deserializer=pb.LeaseKeepAliveResponse.FromString,
-        )
-        call = method(iter([pb.LeaseKeepAliveRequest(ID=lease)]), timeout=timeout, metadata=_METADATA)
-        try:
-            answer = await call.read()
-            if isinstance(answer, pb.LeaseKeepAliveResponse):
-                return answer.TTL
-            raise Unavailable(f"etcd at {endpoint.address} ended the lease's stream")
-        except grpc.aio.AioRpcError as error:
-            endpoint.failed()
-            raise translate(error, endpoint.address) from None
-        finally:
-            call.cancel()
+    def keep_alive(self, lease: int) -> KeepAlive:
+        """Renews a lease; close it in the end."""
+        return KeepAlive(self._pick, lease)
 
     async def watch(
         self, key: bytes, range_end: bytes, start: int
@@ -372,6 +356,54 @@ class EtcdClient:
                 endpoint.failed()
             await asyncio.sleep(delay)
             delay = min(max(0.05, delay * 2), 1.0)
+
+
+class KeepAlive:
+    """The renewals of one lease, on one stream as long as that works."""
+
+    def __init__(self, pick: Callable[[float], Awaitable[_Endpoint]], lease: int) -> None:
+        self._pick = pick
+        self._lease = lease
+        self._endpoint: _Endpoint | None = None
+        self._call: grpc.aio.StreamStreamCall[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse] | None = (
+            None
+        )
+
+    async def renew(self, timeout: float) -> int:
+        """The lease's time to live in seconds, 0 when it is gone. Raises Unavailable; then another endpoint
+        is asked the next time."""
+        answer: object = None
+        try:
+            async with asyncio.timeout(timeout):
+                call = self._call if self._call is not None else await self._open(timeout)
+                await call.write(pb.LeaseKeepAliveRequest(ID=self._lease))
+                answer = await call.read()
+        except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            if self._endpoint is not None:
+                self._endpoint.failed()
+        finally:
+            if not isinstance(answer, pb.LeaseKeepAliveResponse):
+                self.close()
+        if not isinstance(answer, pb.LeaseKeepAliveResponse):
+            raise Unavailable("the lease could not be renewed in time")
+        return answer.TTL
+
+    async def _open(
+        self, timeout: float
+    ) -> grpc.aio.StreamStreamCall[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]:
+        self._endpoint = await self._pick(timeout)
+        method = self._endpoint.channel.stream_stream(
+            LEASE_KEEP_ALIVE.path,
+            request_serializer=pb.LeaseKeepAliveRequest.SerializeToString,
+            response_deserializer=pb.LeaseKeepAliveResponse.FromString,
+        )
+        self._call = method(None, metadata=_METADATA)
+        return self._call
+
+    def close(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
 
 async def _first_connected(endpoints: Sequence[_Endpoint], timeout: float) -> _Endpoint | None:
