@@ -12,9 +12,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,15 +26,16 @@ from node_agent.images.auth import (
     from_docker_config,
     save_docker_config,
 )
+from node_agent.images.build import BuildRequest, BuildSecret, build_flags
+from node_agent.images.program import Buildah, Progress
 from node_agent.images.reference import Reference, familiar, insecure, parse
 from node_agent.images.registry import Registry
 from node_agent.images.store import ImageStore, StoredImage
 from node_agent.ports import ImageConfig, Paths
 from pyswarm.clock import Clock, SystemClock, rfc3339
-from pyswarm.errors import Conflict, Fatal, Invalid, MissingProgram, NotFound, PyswarmError
+from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError
 
-Progress = Callable[[str], None]
-"""Gets each line that a long command prints."""
+__all__ = ["BuildRequest", "BuildSecret", "ImageSummary", "Images", "Progress"]
 
 _HOLDER = "pyswarm-"
 """Prefix of the working containers that hold an image's mount and keep it from being removed."""
@@ -43,49 +44,7 @@ _DAY = 86_400.0
 _LAZY = ("", "missing", "if_not_present", "never", "build")
 """Policies under which an image that is here is not asked for again."""
 _FRESH = {"daily": _DAY, "weekly": 7 * _DAY}
-_LOG_LINE = re.compile(r'time="[^"]*" level=(\w+) msg="(.*)"\Z')
 _OLD_ENOUGH = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildSecret:
-    """A secret for `RUN --mount=type=secret,id=...`: from a file or from a value."""
-
-    id: str
-    source: str = ""
-    value: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRequest:
-    """Everything that Compose's `build` can say."""
-
-    context: str = "."
-    """Directory, or URL of a git repository or archive."""
-    dockerfile: str = ""
-    """Path, relative to the context; "" is Dockerfile (or Containerfile)."""
-    dockerfile_inline: str = ""
-    tags: tuple[str, ...] = ()
-    args: Mapping[str, str] = field(default_factory=dict[str, str])
-    target: str = ""
-    cache_from: tuple[str, ...] = ()
-    cache_to: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
-    network: str = ""
-    """"", host or default: the node's network; none is refused (see `_network`)."""
-    extra_hosts: tuple[str, ...] = ()
-    """`name:address` or `name=address`."""
-    secrets: tuple[BuildSecret, ...] = ()
-    ssh: tuple[str, ...] = ()
-    """`default` or `id=path`."""
-    additional_contexts: Mapping[str, str] = field(default_factory=dict[str, str])
-    platforms: tuple[str, ...] = ()
-    no_cache: bool = False
-    pull: bool = False
-    shm_size: int = 0
-    ulimits: tuple[str, ...] = ()
-    """`name=soft:hard`."""
-    privileged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,20 +69,16 @@ class Images:
     def __init__(
         self, paths: Paths, *, insecure_registries: Sequence[str] = (), clock: Clock | None = None
     ) -> None:
-        self._root = paths.state / "images"
-        self._runroot = paths.run / "images"
+        self._buildah = Buildah(paths, insecure_registries)
         self._auth_dir = paths.run / "auth"
-        self._conf_dir = paths.state / "images-conf"
-        self._tmp = paths.state / "images-tmp"
-        self._pulled_file = self._conf_dir / "pulled.json"
+        self._pulled_file = self._buildah.conf / "pulled.json"
         self._insecure = tuple(insecure_registries)
         self._clock = clock or SystemClock()
-        self._store = ImageStore(self._root)
+        self._store = ImageStore(self._buildah.root)
         self._answers: dict[str, tuple[tuple[int, int, int] | None, ImageConfig]] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._mounted: dict[str, Path] = {}
         self._mounting: dict[str, asyncio.Task[Path]] = {}
-        self._environment: dict[str, str] | None = None
 
     # ------------------------------------------------------------------------------------ ImagePort
 
@@ -197,18 +152,18 @@ class Images:
             path = await self._hold_and_mount(name, image_id)
         except Invalid:
             with suppress(PyswarmError):
-                await self._run("rm", name)
+                await self._buildah.run("rm", name)
             path = await self._hold_and_mount(name, image_id)
         mounts.mount("", path, "", mounts.MS_REMOUNT | mounts.MS_BIND | mounts.MS_RDONLY)
         return path
 
     async def _hold_and_mount(self, name: str, image_id: str) -> Path:
         try:
-            await self._run("from", "--pull=never", "--name", name, image_id)
+            await self._buildah.run("from", "--pull=never", "--name", name, image_id)
         except Invalid as error:
             if "already in use" not in str(error):
                 raise
-        return Path((await self._run("mount", name)).strip())
+        return Path((await self._buildah.run("mount", name)).strip())
 
     async def release(self, in_use: Sequence[str]) -> None:
         """See ImagePort."""
@@ -217,13 +172,13 @@ class Images:
         for image_id in sorted(set(self._mounted) - keep):
             del self._mounted[image_id]
         if gone:
-            await self._run("rm", *gone)
+            await self._buildah.run("rm", *gone)
 
     async def _holders(self) -> Mapping[str, str]:
         """Working containers of ours: name to image id."""
         if self._store.stamp() is None:
             return {}
-        found = json.loads(await self._run("containers", "--json") or "[]") or []
+        found = json.loads(await self._buildah.run("containers", "--json") or "[]") or []
         return {
             str(entry["containername"]): str(entry["imageid"])
             for entry in found
@@ -236,10 +191,16 @@ class Images:
             task.cancel()
         with suppress(PyswarmError):
             await self.release(())
-        mounts.unmount_below(self._root)
-        mounts.unmount_below(self._runroot)
+        mounts.unmount_below(self._buildah.root)
+        mounts.unmount_below(self._buildah.runroot)
         if remove:
-            for directory in (self._root, self._runroot, self._conf_dir, self._tmp, self._auth_dir):
+            for directory in (
+                self._buildah.root,
+                self._buildah.runroot,
+                self._buildah.conf,
+                self._buildah.tmp,
+                self._auth_dir,
+            ):
                 await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     # -------------------------------------------------------------------------------- pull and resolve
@@ -269,7 +230,7 @@ class Images:
         flags = [f"--platform={platform}"] if platform else []
         with auth_file(self._auth_dir, wanted.domain, credentials) as path:
             try:
-                await self._run(
+                await self._buildah.run(
                     "pull",
                     "--policy=always",
                     f"--authfile={path}",
@@ -328,11 +289,11 @@ class Images:
     ) -> str:
         """Build an image from a Dockerfile; returns its id. Every line that buildah prints goes to
         `progress`. Invalid with the step that failed."""
-        environment = self._prepare()
+        environment = self._buildah.prepare()
         if request.shm_size:
             progress("warning: build.shm_size has no effect: steps see the node's own /dev/shm")
         with (
-            tempfile.TemporaryDirectory(dir=self._tmp, prefix="build-") as work,
+            tempfile.TemporaryDirectory(dir=self._buildah.tmp, prefix="build-") as work,
             self._tmpfs_dir() as private,
         ):
             id_file = Path(work) / "iid"
@@ -347,7 +308,7 @@ class Images:
             ]
             if docker_config is not None and docker_config.exists():
                 argv.append(f"--authfile={docker_config}")
-            await self._run(*argv, request.context, progress=progress, environment=environment)
+            await self._buildah.run(*argv, request.context, progress=progress, environment=environment)
             if len(request.platforms) > 1:
                 return ""
             return id_file.read_text().strip().removeprefix("sha256:")
@@ -393,12 +354,12 @@ class Images:
         """Push an image to the registry in its name; returns the digest it has there."""
         wanted, image = parse(reference), self._get(reference)
         if not wanted.explicit_domain and f"{wanted.repository}:{wanted.tag}" not in image.names:
-            await self._run("tag", image.id, f"{wanted.repository}:{wanted.tag}")
-        environment = self._prepare()
-        digest_file = self._tmp / f"digest-{os.getpid()}-{id(wanted)}"
+            await self._buildah.run("tag", image.id, f"{wanted.repository}:{wanted.tag}")
+        environment = self._buildah.prepare()
+        digest_file = self._buildah.tmp / f"digest-{os.getpid()}-{id(wanted)}"
         with auth_file(self._auth_dir, wanted.domain, self._credentials(wanted, auth, docker_config)) as path:
             try:
-                await self._run(
+                await self._buildah.run(
                     "push",
                     f"--authfile={path}",
                     f"--digestfile={digest_file}",
@@ -417,12 +378,16 @@ class Images:
     async def save(self, reference: str, target: Path) -> None:
         """Write an image as a docker archive (`docker save`)."""
         image, name = self._get(reference), parse(reference)
-        await self._run("push", image.id, f"docker-archive:{target}:{name.repository}:{name.tag or 'latest'}")
+        await self._buildah.run(
+            "push", image.id, f"docker-archive:{target}:{name.repository}:{name.tag or 'latest'}"
+        )
 
     async def load(self, source: Path) -> str:
         """Read a docker archive into the store; returns the image's id."""
         return (
-            (await self._run("pull", "--policy=always", f"docker-archive:{source}")).strip().splitlines()[-1]
+            (await self._buildah.run("pull", "--policy=always", f"docker-archive:{source}"))
+            .strip()
+            .splitlines()[-1]
         )
 
     # -------------------------------------------------------------------------------- list and remove
@@ -471,7 +436,7 @@ class Images:
         image, name = self._get(source), parse(target)
         if name.digest:
             raise Invalid(f"cannot tag {target}: a tag cannot carry a digest")
-        await self._run("tag", image.id, name.local_names[0])
+        await self._buildah.run("tag", image.id, name.local_names[0])
 
     async def remove(self, reference: str, *, force: bool = False) -> Sequence[str]:
         """Remove a name, and the image with its last name; Conflict while a task here uses it. Returns
@@ -479,7 +444,7 @@ class Images:
         image = self._get(reference)
         names = _named(image, reference)
         if names and len(image.names) > len(names):
-            await self._run("rmi", *names)
+            await self._buildah.run("rmi", *names)
             return [f"Untagged: {familiar(name)}" for name in names]
         if image.id in (await self._holders()).values():
             raise Conflict(
@@ -487,7 +452,7 @@ class Images:
             )
         if not names and len(image.names) > 1 and not force:
             raise Conflict(f"cannot remove image {reference}: it has several names; use --force")
-        await self._run("rmi", *(image.names or (image.id,)))
+        await self._buildah.run("rmi", *(image.names or (image.id,)))
         return [*(f"Untagged: {familiar(name)}" for name in image.names), f"Deleted: sha256:{image.id}"]
 
     async def prune(self, *, all_images: bool = False, keep: Sequence[str] = ()) -> tuple[Sequence[str], int]:
@@ -516,7 +481,7 @@ class Images:
     async def _try_remove(self, image: StoredImage) -> bool:
         """By its names, never by --force: that would remove the working container that holds it too."""
         try:
-            await self._run("rmi", *(image.names or (image.id,)))
+            await self._buildah.run("rmi", *(image.names or (image.id,)))
         except Invalid:
             return False
         return True
@@ -543,121 +508,6 @@ class Images:
         if image is None:
             raise NotFound(f"no such image: {reference}")
         return image
-
-    # -------------------------------------------------------------------------------- the program
-
-    def _prepare(self) -> dict[str, str]:
-        """Write the configuration files that make buildah independent of the host's, once."""
-        if self._environment is not None:
-            return self._environment
-        for directory in (self._root, self._conf_dir, self._tmp, self._runroot):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        storage, registries = self._conf_dir / "storage.conf", self._conf_dir / "registries.conf"
-        storage.write_text(
-            f'[storage]\ndriver = "overlay"\ngraphroot = "{self._root}"\nrunroot = "{self._runroot}"\n'
-        )
-        registries.write_text(_registries_conf(self._insecure))
-        self._environment = {
-            **os.environ,
-            "CONTAINERS_STORAGE_CONF": str(storage),
-            "CONTAINERS_REGISTRIES_CONF": str(registries),
-            "TMPDIR": str(self._tmp),
-            "LC_ALL": "C.UTF-8",
-        }
-        return self._environment
-
-    def _argv(self, command: str, arguments: Sequence[str]) -> Sequence[str]:
-        program = shutil.which("buildah")
-        if program is None:
-            raise MissingProgram("buildah", "buildah", "it keeps the images")
-        flags = [f"--root={self._root}", f"--runroot={self._runroot}", "--storage-driver=overlay"]
-        policy = self._policy() if command in ("pull", "push", "build", "from") else ()
-        return [program, *flags, command, *policy, *arguments]
-
-    def _policy(self) -> Sequence[str]:
-        """The machine's signature policy is honoured; without one everything is accepted, as docker does."""
-        if Path("/etc/containers/policy.json").exists():
-            return ()
-        policy = self._conf_dir / "policy.json"
-        if not policy.exists():
-            policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}\n')
-        return (f"--signature-policy={policy}",)
-
-    async def _run(
-        self,
-        command: str,
-        *arguments: str,
-        progress: Progress | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> str:
-        """Run buildah; returns its standard output. Invalid with its own reason when it fails. When
-        cancelled, buildah is killed."""
-        environment = environment or self._prepare()
-        process = await asyncio.create_subprocess_exec(
-            *self._argv(command, arguments),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment,
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            output, complaints = await asyncio.gather(
-                _lines(process.stdout, progress), _lines(process.stderr, progress)
-            )
-            code = await process.wait()
-        except BaseException:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            raise
-        if code != 0:
-            raise _failure(command, code, complaints)
-        return "\n".join(output)
-
-
-async def _lines(stream: asyncio.StreamReader, progress: Progress | None) -> Sequence[str]:
-    """The lines of a stream, each given to `progress` as it comes; long lines are cut into pieces."""
-    lines: list[str] = []
-    rest = b""
-    while chunk := await stream.read(65536):
-        *whole, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
-        for line in (raw.decode(errors="replace") for raw in whole):
-            lines.append(line)
-            if progress is not None and line:
-                progress(_readable(line))
-    if rest:
-        lines.append(rest.decode(errors="replace"))
-        if progress is not None:
-            progress(_readable(lines[-1]))
-    return lines
-
-
-def _readable(line: str) -> str:
-    """A log line of buildah's as plain text."""
-    match = _LOG_LINE.match(line)
-    return f"{match.group(1)}: {match.group(2)}" if match else line
-
-
-def _failure(command: str, code: int, complaints: Sequence[str]) -> PyswarmError:
-    """buildah's own reason: the text from its last `Error:` on."""
-    if code < 0:
-        return Fatal(f"buildah {command} was ended by signal {-code}")
-    start = max((n for n, line in enumerate(complaints) if line.startswith("Error: ")), default=None)
-    told = complaints[start:] if start is not None else complaints[-3:]
-    text = " ".join(line.strip().removeprefix("Error: ") for line in told if line.strip())
-    text = re.sub(r"^1 error occurred:\s*\* ", "", text)
-    text = re.sub(r"^initializing source \S+: ", "", text)
-    return Invalid(text or f"buildah {command} failed with exit code {code}")
-
-
-def _registries_conf(insecure_registries: Sequence[str]) -> str:
-    lines = ['unqualified-search-registries = ["docker.io"]', 'short-name-mode = "permissive"']
-    for location in insecure_registries:
-        if "/" not in location:
-            lines += ["", "[[registry]]", f'location = "{location}"', "insecure = true"]
-    return "\n".join(lines) + "\n"
 
 
 def max_age(policy: str) -> float:
@@ -712,49 +562,3 @@ def _prunable(image: StoredImage, all_images: bool, old: float) -> bool:
     if image.cache:
         return all_images or image.created < old
     return all_images or not image.names
-
-
-def _network(network: str) -> Sequence[str]:
-    if network in ("", "default", "host"):
-        return ()
-    raise Invalid(
-        f"build.network: {network!r} is not supported: "
-        "steps run with the node's network (use host or default)"
-    )
-
-
-def _cache_repository(entry: str) -> str:
-    """The repository that a cache_from or cache_to entry names; "" for caches that are no registry."""
-    if "=" not in entry:
-        return parse(entry).repository
-    pairs = (part.partition("=") for part in entry.split(","))
-    fields = {name: value for name, _, value in pairs}
-    return parse(fields["ref"]).repository if fields.get("type") == "registry" and "ref" in fields else ""
-
-
-def build_flags(request: BuildRequest) -> Sequence[str]:
-    """buildah's flags for a request. Pure."""
-    flags: list[str] = ["--layers"]
-    if len(request.platforms) > 1:
-        flags += [f"--platform={','.join(request.platforms)}"]
-        flags += [f"--manifest={parse(tag).local_names[0]}" for tag in request.tags[:1]]
-    else:
-        flags += [f"--platform={platform}" for platform in request.platforms]
-        flags += [f"--tag={parse(tag).local_names[0]}" for tag in request.tags]
-    flags += [f"--build-arg={name}={value}" for name, value in sorted(request.args.items())]
-    flags += [f"--label={name}={value}" for name, value in sorted(request.labels.items())]
-    flags += [f"--target={request.target}"] if request.target else []
-    flags += [f"--cache-from={name}" for name in filter(None, map(_cache_repository, request.cache_from))]
-    flags += [f"--cache-to={name}" for name in filter(None, map(_cache_repository, request.cache_to))]
-    flags += [f"--add-host={entry.replace('=', ':', 1)}" for entry in request.extra_hosts]
-    flags += [f"--ssh={entry}" for entry in request.ssh]
-    flags += [
-        f"--build-context={name}={value}" for name, value in sorted(request.additional_contexts.items())
-    ]
-    flags += [f"--shm-size={request.shm_size}"] if request.shm_size else []
-    flags += [f"--ulimit={entry}" for entry in request.ulimits]
-    flags += ["--no-cache"] if request.no_cache else []
-    flags += ["--cap-add=all"] if request.privileged else []
-    flags += _network(request.network)
-    flags += ["--pull=always"] if request.pull else ["--pull=false"]
-    return flags

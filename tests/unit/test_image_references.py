@@ -17,7 +17,8 @@ from node_agent.images.auth import (
     from_docker_config,
     save_docker_config,
 )
-from node_agent.images.buildah import BuildRequest, build_flags, max_age
+from node_agent.images.build import BuildRequest, build_flags
+from node_agent.images.buildah import max_age
 from node_agent.images.reference import Reference, familiar, insecure, parse
 from node_agent.images.store import ImageStore, to_image_config
 from pyswarm.errors import Conflict, Fatal, Invalid
