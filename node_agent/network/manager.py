@@ -87,6 +87,10 @@ class NetworkManager:
         """Networks that the kernel has."""
         self._kernel_failures: Mapping[str, str] = {}
         self._plan_failures: dict[str, str] = {}
+        self._unencrypted: set[str] = set()
+        """Networks that ask for encryption in vain: said once."""
+        self._told: frozenset[str] = frozenset()
+        """Networks of the last `apply`; others are kept only for tasks that are still attached."""
         self._attaching: dict[str, asyncio.Future[tuple[fabric.Sockets, Sequence[BindMount]]]] = {}
         """Attachments under way in a thread: they go on when their caller is cancelled."""
         self._adopted = False
@@ -171,12 +175,10 @@ class NetworkManager:
 
     def _take_tables(self, networks: Mapping[str, NetworkTable], ingress: tuple[IngressPort, ...]) -> None:
         """Plan anew what differs. A network that a task here is still attached to outlives its table."""
-        in_use = {network for client in self._dns.clients() for network in client.networks}
         ingress_changed = ingress != self._ingress
         self._ingress = ingress
-        for network_id in sorted(self._tables):
-            if network_id not in networks and network_id not in in_use:
-                self._drop_table(network_id)
+        self._told = frozenset(networks)
+        self._drop_unused()
         for network_id, table in sorted(networks.items()):
             known = self._tables.get(network_id)
             same = known is table or known == table
@@ -187,8 +189,9 @@ class NetworkManager:
     def _take_table(self, network_id: str, table: NetworkTable, ingress: tuple[IngressPort, ...]) -> None:
         """A table that cannot be planned concerns its own tasks alone: they are told why in `attach`."""
         try:
-            self._plans[network_id] = plan.plan_network(table, self._fabric.node, ingress)
-            self._zones[network_id] = plan.zone(table)
+            seen = self._seen_here(table)
+            self._plans[network_id] = plan.plan_network(seen, self._fabric.node, ingress)
+            self._zones[network_id] = plan.zone(seen)
             self._tables[network_id] = table
             self._plan_failures.pop(network_id, None)
         except (PyswarmError, ValueError) as exc:
@@ -196,9 +199,31 @@ class NetworkManager:
                 _log.error("network %s cannot be made on this node: %s", network_id, exc)
             self._plan_failures[network_id] = str(exc)
 
-    def _drop_table(self, network_id: str) -> None:
-        for mapping in (self._tables, self._plans, self._zones):
-            mapping.pop(network_id, None)
+    def _seen_here(self, table: NetworkTable) -> NetworkTable:
+        """The table, without other nodes where it asks for encryption: there is none yet, and what was to be
+        secret is better not sent than sent in clear."""
+        network, node = table.network, self._fabric.node
+        if not plan.encrypted(network):
+            return table
+        seen = plan.without_remote(table, node)
+        if len(seen.members) < len(table.members) and network.id not in self._unencrypted:
+            self._unencrypted.add(network.id)
+            _log.error(
+                "network %s asks for encryption, which this version does not have: its tasks on this node do "
+                "not reach those on others. Remove the option `encrypted`, and run the nodes on an encrypted "
+                "underlay (WireGuard) where it matters",
+                network.spec.name,
+            )
+        return seen
+
+    def _drop_unused(self) -> bool:
+        """Forget the networks that nobody tells us of and no task here is attached to; whether there was one."""
+        in_use = {network for client in self._dns.clients() for network in client.networks}
+        unused = [key for key in sorted(self._tables) if key not in self._told and key not in in_use]
+        for network_id in unused:
+            for mapping in (self._tables, self._plans, self._zones):
+                mapping.pop(network_id, None)
+        return bool(unused)
 
     def _plan_ports(self) -> None:
         """Ports as planned from the ingress table and this node's host-mode ports; unchanged if equal."""
@@ -243,9 +268,11 @@ class NetworkManager:
             await asyncio.sleep(_FLUSH_PAUSE)
 
     async def _adopt(self, tasks: Mapping[str, Task]) -> None:
-        """Serve names to the tasks that have a namespace already; drop the namespaces of nobody."""
+        """Serve names to the tasks that have a namespace already; drop the namespaces of nobody. Tried again
+        with the next tables when a resolver's address is still taken, by the former agent in its last moments."""
+        complete = True
         for task_id in await self.known():
-            if self._dns.client(task_id) is not None:
+            if self._dns.client(task_id) is not None or task_id in self._attaching:
                 continue
             task = tasks.get(task_id)
             if task is None or not namespaces.held(self._paths.netns(task_id)):
@@ -255,18 +282,21 @@ class NetworkManager:
             try:
                 sockets = await asyncio.to_thread(self._fabric.adopt, self._paths.netns(task_id))
             except OSError as exc:
-                _log.warning("task %s: its resolver cannot be served again: %s", task_id, exc)
+                _log.warning("task %s: its resolver cannot be served yet: %s", task_id, exc)
+                complete = False
                 continue
             self._serve(task, sockets)
         for task_id in sorted(self._records):
             if task_id not in tasks:
                 self._forget(task_id)
-        self._adopted = True
+        self._adopted = complete
 
     async def repair(self) -> Sequence[str]:
         """Read back what the kernel holds and correct drift (links, entries, rules); returns what was
         corrected. Done by itself every `repair_interval`; costs some 10 ms."""
         async with self._changing:
+            if self._told and not self._adopted:
+                await self._adopt(self._tasks)
             return await asyncio.to_thread(self._fabric.repair, self._plugs())
 
     async def _repair_regularly(self) -> None:
@@ -355,7 +385,7 @@ class NetworkManager:
         record = self._records.get(task_id)
         self._forget(task_id)
         await asyncio.to_thread(self._drop, task_id)
-        if record is not None and record.ports:
+        if self._drop_unused() or (record is not None and record.ports):
             async with self._changing:
                 self._plan_ports()
                 await self._change()

@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -169,6 +169,16 @@ def overlay_mtu(network: Network, node: Node) -> int:
             f"network {network.spec.name}: option {MTU_OPTION} is {option!r}; give a number from 68 to 65535"
         )
     return int(option)
+
+
+def encrypted(network: Network) -> bool:
+    """Whether the network asks for encryption between nodes (Docker's option: present and not `false`)."""
+    return network.spec.driver.options.get("encrypted", "false").lower() not in ("false", "0")
+
+
+def without_remote(table: NetworkTable, node: Node) -> NetworkTable:
+    """The table as if this node were alone."""
+    return replace(table, members=tuple(m for m in table.members if m.node_id == node.id), node_addrs=())
 
 
 def bridge_name(network: Network) -> str:

@@ -246,6 +246,44 @@ async def test_the_nodes_address_may_change(lab: Lab) -> None:
     assert one.in_task("a", lambda: tcp(OUTSIDE)) == "outside 10.77.0.111"
 
 
+async def test_encryption_is_not_feigned(lab: Lab) -> None:
+    """A network that asks for it does not leave the node."""
+    one, two = lab.machines
+    net = Net("n1", 4097, "10.0.1.0/24")
+    vip = net.service("web", 2)
+    for name, machine, number in (("a", one, 10), ("b", one, 11), ("c", two, 12)):
+        net.member(name, "web", machine, number)
+    tasks = {name: task(name, net) for name in "abc"}
+    table = {net.id: _with_driver(net, Driver(name="overlay", options={"encrypted": ""}))}
+    await one.call("apply", table, (), by_id(tasks["a"], tasks["b"]))
+    await two.call("apply", table, (), by_id(tasks["c"]))
+    await one.call("attach_many", [tasks["a"], tasks["b"]])
+    await two.call("attach", tasks["c"])
+    with echo(one, "a"), echo(one, "b"), echo(two, "c"):
+        assert one.in_task("a", lambda: {tcp(vip).split()[0] for _ in range(30)}) == {"a", "b"}
+        with pytest.raises(OSError):
+            one.in_task("a", lambda: tcp("10.0.1.12", timeout=0.5))
+
+
+async def test_a_network_ends_with_its_last_task(lab: Lab) -> None:
+    """Its table may be gone before the task has stopped."""
+    machine = lab.machines[0]
+    net = Net("n1", 4097, "10.0.1.0/24")
+    net.member("a", "a", machine, 10)
+    net.member("b", "b", machine, 11)
+    tasks = [task("a", net), task("b", net)]
+    await machine.call("apply", tables(net), (), by_id(*tasks))
+    await machine.call("attach_many", tasks)
+    await machine.call("apply", {}, (), {})
+    with echo(machine, "b"):
+        assert machine.in_task("a", lambda: tcp("10.0.1.11")) == "b 10.0.1.10"
+    fabric = machine.paths.run / "network" / "fabric"
+    await machine.call("detach", "a")
+    assert "br4097" in namespaces.inside(fabric, _names)
+    await machine.call("detach", "b")
+    until(lambda: namespaces.inside(fabric, _names) == {"lo", "up", "local"})
+
+
 async def test_two_agents_of_one_machine(lab: Lab) -> None:
     """In one namespace, told apart by prefix and port: neither sees nor harms the other."""
     first = lab.machines[0]
