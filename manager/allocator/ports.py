@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -44,12 +45,16 @@ def answers(port: PortConfig, wish: PortConfig) -> bool:
 
 def still_wanted(spec: EndpointSpec, endpoint: Endpoint) -> tuple[PortConfig, ...]:
     """The allocated ports that the spec still asks for."""
-    wishes = list(spec.ports)
+    wishes = Counter(spec.ports)
     kept: list[PortConfig] = []
     for port in endpoint.ports:
-        wish = next((w for w in wishes if w == port or answers(port, w)), None)
+        wish = (
+            port
+            if wishes[port] > 0
+            else next((w for w in wishes if answers(port, w) and wishes[w] > 0), None)
+        )
         if wish is not None:
-            wishes.remove(wish)
+            wishes[wish] -= 1
             kept.append(port)
     return tuple(kept)
 
