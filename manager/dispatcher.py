@@ -51,6 +51,9 @@ TICK = 0.25
 """Seconds between two looks at the heartbeats."""
 NEW_LEADER_GRACE = 2.0
 """How many times the usual grace a node has to report to a manager that has just taken the lead."""
+RESTART_GRACE = 15.0
+"""Seconds more for an agent whose connection ended: a machine that tells so is alive, and its supervisor brings
+the agent back, which takes over its containers. A machine that is gone says nothing."""
 QUEUE = 1_000
 """Deltas held for a node before its stream is cut, so that it starts again with a complete set."""
 
@@ -73,6 +76,8 @@ class Session:
     addr: str
     last_beat: float
     """Monotonic seconds."""
+    cut: bool = False
+    """Whether the agent's end of the connection was closed."""
     messages: asyncio.Queue[SessionMessage | None] = field(
         default_factory=asyncio.Queue[SessionMessage | None]
     )
@@ -133,6 +138,7 @@ class Dispatcher:
             while (message := await session.messages.get()) is not None:
                 yield message
         finally:
+            session.cut = True
             session.end()
 
     def _session_message(self, session: Session, node: Node) -> SessionMessage:
@@ -185,7 +191,9 @@ class Dispatcher:
     def _silent(self, now: float) -> list[str]:
         spec = self._spec()
         limit = spec.heartbeat_period * spec.heartbeat_grace
-        silent = [s.node_id for s in self._sessions.values() if now - s.last_beat > limit]
+        silent = [
+            s.node_id for s in self._sessions.values() if now - s.last_beat > limit + s.cut * RESTART_GRACE
+        ]
         return silent + [node for node, deadline in self._unheard.items() if now > deadline]
 
     async def _declare(self, node_ids: Sequence[str]) -> None:
