@@ -42,6 +42,16 @@ class Registry:
         self._credentials = credentials
         self._timeout = timeout
         self._insecure = insecure(host, insecure_registries)
+        self._opener = self._make_opener(loopback=insecure(host, ()))
+
+    def _make_opener(self, *, loopback: bool) -> urllib.request.OpenerDirector:
+        """Proxies of the environment are used, though not to reach this machine itself."""
+        context = ssl.create_default_context()
+        if self._insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        proxies = [urllib.request.ProxyHandler({})] if loopback else []
+        return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), *proxies)
 
     def digest(self, reference: Reference) -> str:
         """The digest of the manifest (or index) that the reference names. NotFound when the registry has
@@ -86,13 +96,7 @@ class Registry:
 
     def _open(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:
         request = urllib.request.Request(url, method=method, headers=dict(headers))
-        context = None
-        if url.startswith("https"):
-            context = ssl.create_default_context()
-            if self._insecure:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-        with urllib.request.urlopen(request, timeout=self._timeout, context=context) as response:
+        with self._opener.open(request, timeout=self._timeout) as response:
             return {key.lower(): value for key, value in response.headers.items()}, response.read(1 << 20)
 
     def _basic(self) -> str:
@@ -132,7 +136,7 @@ class Registry:
             "client_id": "pyswarm",
         }
         request = urllib.request.Request(realm, data=urllib.parse.urlencode(form).encode())
-        with urllib.request.urlopen(request, timeout=self._timeout) as response:
+        with self._opener.open(request, timeout=self._timeout) as response:
             return response.read(1 << 20)
 
     def _explain(self, error: urllib.error.HTTPError, path: str) -> Exception:
