@@ -258,7 +258,8 @@ class Controller:
         due = self._planner.timers.next()
         timeout = None if due is None else max(0.0, due - self._clock.now())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wakeup.wait(), timeout)
+            async with asyncio.timeout(timeout):  # wait_for of Python 3.11 may swallow a cancellation
+                await self._wakeup.wait()
         self._wakeup.clear()
 
     async def _reload(self) -> None:
