@@ -8,6 +8,7 @@ connected for five seconds: that is waited for, and said.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -28,6 +29,7 @@ from manager.store.etcd_client import (
 from manager.store.etcd_pb import rpc_pb2 as pb
 from pyswarm.errors import Conflict, NotFound, PyswarmError, Unavailable
 
+log = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 Progress = Callable[[str], None]
 """Told, in a sentence for people, what is being waited for; each sentence once."""
@@ -114,6 +116,17 @@ class Membership:
         """The voters' client addresses for `EtcdClient.configure`, our own (`first`) before the others."""
         voters = [m.endpoint for m in await self.members() if m.endpoint and not m.learner]
         return list(dict.fromkeys([*([first] if first else []), *voters]))
+
+    async def follow(self, own: str, period: float = 5.0) -> None:
+        """Keep the client's endpoints those of the voters, `own` first, for ever: managers come and go."""
+        while True:
+            try:
+                endpoints = await self.endpoints(own)
+                if tuple(endpoints) != self._client.endpoints:
+                    await self._client.configure(endpoints)
+            except Unavailable as error:
+                log.debug("the managers' addresses are not known: %s", error)
+            await asyncio.sleep(period)
 
     async def find(self, member: str) -> MemberState:
         """By id or name. Raises NotFound."""

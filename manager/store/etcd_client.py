@@ -222,13 +222,16 @@ class EtcdClient:
     def closed(self) -> bool:
         return self._closed
 
-    async def configure(self, endpoints: Sequence[str], tls: Tls | None) -> None:
-        """Use other endpoints or another certificate from now on. Calls and watches under way fail over."""
-        same_tls, self._tls, self._addresses = tls == self._tls, tls, tuple(endpoints)
+    async def configure(self, endpoints: Sequence[str] | None = None, tls: Tls | None = None) -> None:
+        """Use other endpoints or another certificate from now on (None: as before). Watches under way fail
+        over; calls have a second to end."""
+        same_tls = tls is None or tls == self._tls
+        self._tls = tls if tls is not None else self._tls
+        self._addresses = tuple(endpoints) if endpoints is not None else self._addresses
         kept = {e.address: e for e in self._endpoints} if same_tls else {}
         old, self._endpoints = self._endpoints, []
         if old:
-            self._endpoints = [kept.get(a) or _Endpoint(a, tls) for a in self._addresses]
+            self._endpoints = [kept.get(a) or _Endpoint(a, self._tls) for a in self._addresses]
         for endpoint in old:
             if endpoint not in self._endpoints:
                 await endpoint.channel.close(grace=1.0)

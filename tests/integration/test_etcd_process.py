@@ -401,7 +401,7 @@ async def test_renewed_certificate_is_used_without_a_restart(member: Member, roo
     assert len((await store.list()).objects) == 2
     async with store.watch((await store.list()).revision) as batches:
         member.process.update_tls(renewed)
-        await client.configure(client.endpoints, renewed)
+        await client.configure(tls=renewed)
         await store.commit([Put(task("t3"))])
         assert (await within(anext(batches))).events[0].id == "t3"
     assert member.process.pid == pid

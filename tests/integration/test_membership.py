@@ -267,6 +267,27 @@ async def test_endpoints_are_the_voters_with_ours_first(group: Group) -> None:
     ]
 
 
+async def test_client_follows_the_managers_that_come_and_go(group: Group) -> None:
+    first = await group.first()
+    store = group.store(first)
+    following = asyncio.create_task(Membership(store.client).follow(first.config.local_endpoint, 0.05))
+    try:
+        second = await group.join()
+        async with asyncio.timeout(5):
+            while second.config.client_endpoint not in store.client.endpoints:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert store.client.endpoints[0] == first.config.local_endpoint
+        await store.commit([Put(task("t1"))])
+        await group.membership(second).remove("m1")
+        await eventually(lambda: store.commit([Put(task(f"n{time.monotonic_ns()}"))]))
+        async with asyncio.timeout(5):
+            while first.config.client_endpoint in store.client.endpoints:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
 async def test_backup_is_restored_into_a_new_cluster(group: Group, tmp_path: Path) -> None:
     first = await group.first()
     store = group.store(first)
