@@ -455,11 +455,9 @@ class Worker:
         """Give the task its network; returns the id of the task whose namespace it uses, "" for the
         host's."""
         mode = task.spec.container.network_mode
-        if mode == "host":
-            return ""
         owner = self._owner(mode).task if mode.startswith(("service:", "container:")) else task
         entry.network_mounts = await self._network.attach(owner)
-        return owner.id
+        return "" if mode == "host" else owner.id
 
     def _owner(self, mode: str) -> _Entry:
         """The running task whose namespace `network_mode: service:NAME` (or container:ID) means."""

@@ -236,7 +236,8 @@ class FakeNetwork:
 
     async def attach(self, task: Task) -> Sequence[BindMount]:
         await asyncio.sleep(0)
-        self._machine.namespaces.add(task.id)
+        if task.spec.container.network_mode != "host":
+            self._machine.namespaces.add(task.id)
         return (BindMount(source=f"/run/{task.id}/hosts", target="/etc/hosts"),)
 
     async def publish(self, task: Task) -> Sequence[PortConfig]:

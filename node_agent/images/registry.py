@@ -11,6 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from http.client import HTTPException
 from typing import Any, cast
 
@@ -42,15 +43,16 @@ class Registry:
         self._credentials = credentials
         self._timeout = timeout
         self._insecure = insecure(host, insecure_registries)
-        self._opener = self._make_opener(loopback=insecure(host, ()))
 
-    def _make_opener(self, *, loopback: bool) -> urllib.request.OpenerDirector:
-        """Proxies of the environment are used, though not to reach this machine itself."""
+    @cached_property
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """Made in the thread that asks, since reading the machine's CAs takes a while. Proxies of the
+        environment are used, though not to reach this machine itself."""
         context = ssl.create_default_context()
         if self._insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        proxies = [urllib.request.ProxyHandler({})] if loopback else []
+        proxies = [urllib.request.ProxyHandler({})] if insecure(self._host, ()) else []
         return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), *proxies)
 
     def digest(self, reference: Reference) -> str:

@@ -273,6 +273,36 @@ async def test_a_host_port_is_free_again_when_the_end_is_reported(agent: Agent) 
         await agent.reaches("t2", S.RUNNING)
 
 
+async def test_network_modes_and_image_mounts(agent: Agent) -> None:
+    owner = task("t1")
+    script = "cat /proc/net/dev | grep -c eth0; cat /etc/hosts | grep -c 10.91.7.2; ls /other/bin/busybox"
+    guest = task(
+        "t2",
+        "/bin/sh",
+        "-c",
+        script,
+        network_mode="service:t1",
+        mounts=(Mount(type="image", source="demo:1", target="/other"),),
+    )
+    on_host = task(
+        "t3", "/bin/sh", "-c", "readlink /proc/self/ns/net; grep -c localhost /etc/hosts", network_mode="host"
+    )
+    alone = task("t4", "/bin/sh", "-c", "tail -n +3 /proc/net/dev | wc -l", network_mode="none")
+    async with agent.running() as worker:
+        await worker.apply(full(owner))
+        await agent.reaches("t1", S.RUNNING)
+        lone = [replace(each, networks=()) for each in (guest, on_host, alone)]
+        await worker.apply(full(owner, *lone))
+        for each in lone:
+            await agent.reaches(each.id, S.COMPLETE)
+        assert (await agent.logged("t2")).split() == ["1", "1", "/other/bin/busybox"]
+        namespace, names = (await agent.logged("t3")).split()
+        assert namespace == str(Path("/proc/self/ns/net").readlink())
+        assert int(names) > 0
+        assert (await agent.logged("t4")).strip() == "1", "loopback alone"
+        assert worker.tasks()["t1"].status.state == S.RUNNING, "the guest's end leaves the owner's network"
+
+
 async def test_adoption_without_a_restart(agent: Agent) -> None:
     tasks = (
         task("t1"),
