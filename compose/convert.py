@@ -14,6 +14,7 @@ from typing import Literal, cast
 from compose import model
 from compose.errors import Problem, Report
 from compose.project import Project
+from compose.short import MAX_PORTS
 from compose.support import warned
 from compose.tree import child_path
 from compose.units import parse_size
@@ -431,28 +432,16 @@ class _Converter:
     ) -> tuple[PortConfig, ...]:
         ports: list[PortConfig] = []
         for index, port in enumerate(service.ports):
-            first, dash, _ = port.published.partition("-")
             place = f"{path}.ports[{index}]"
             at = self._project.position("services", name, "ports")
-            if dash:
-                self._report.warn(
-                    f"the range {port.published} is for one container: port {first} is published", place, at
-                )
             if deploy.endpoint_mode == "dnsrr" and port.mode == "ingress":
                 self._report.error(
                     "endpoint_mode dnsrr has no address to publish on: use mode: host", place, at
                 )
-            ports.append(
-                PortConfig(
-                    target_port=port.target,
-                    published_port=int(first or "0"),
-                    protocol=cast(Literal["tcp", "udp", "sctp"], port.protocol),
-                    publish_mode=cast(Literal["ingress", "host"], port.mode),
-                    name=port.name,
-                    host_ip="" if port.host_ip in ("0.0.0.0", "::") else port.host_ip,
-                    app_protocol=port.app_protocol,
-                )
-            )
+            ports += [_port(port, published) for published in _published(port.published)]
+            if len(ports) > MAX_PORTS:
+                self._report.error(f"more than {MAX_PORTS} ports of one service", place, at)
+                break
         return tuple(ports)
 
     # ------------------------------------------------------------------------------------- mounts
@@ -734,6 +723,25 @@ class _Converter:
 
 
 # --------------------------------------------------------------------------------------- plain parts
+
+
+def _published(text: str) -> range:
+    """The ports that `published` stands for; 0 for one that the managers choose. Every port of a range
+    leads to the same container port, as `docker stack deploy` has it."""
+    first, _, last = text.partition("-")
+    return range(int(first or "0"), int(last or first or "0") + 1)
+
+
+def _port(port: model.Port, published: int) -> PortConfig:
+    return PortConfig(
+        target_port=port.target,
+        published_port=published,
+        protocol=cast(Literal["tcp", "udp", "sctp"], port.protocol),
+        publish_mode=cast(Literal["ingress", "host"], port.mode),
+        name=port.name,
+        host_ip="" if port.host_ip in ("0.0.0.0", "::") else port.host_ip,
+        app_protocol=port.app_protocol,
+    )
 
 
 def _compose_restart(restart: str, once: bool, job: bool) -> RestartPolicy:

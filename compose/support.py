@@ -80,7 +80,9 @@ SUPPORT: Mapping[str, Support] = {
     "services.*.pid": _differs("host and service:x run; container:x is warned: the namespace is private"),
     "services.*.ipc": _differs("host, private, shareable and service:x run; container:x is warned"),
     "services.*.uts": _differs("host and service:x run; container:x is warned"),
-    "services.*.ports.*.published": _differs("of a range for one container port the first is published"),
+    "services.*.ports.*.published": _differs(
+        "every port of a range leads to the container port, as with docker stack deploy"
+    ),
     "services.*.volumes": _differs("named volumes are made on each node that runs a task with them"),
     "services.*.image": _differs("pinned to its digest at deploy, so that every node runs the same"),
     "networks.*.ipam.options": _warned("the allocator takes no options"),

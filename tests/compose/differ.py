@@ -69,11 +69,11 @@ def _case(directory: Path) -> Case:
     )
 
 
-def oracle() -> str:
-    """The docker-compose program to compare with; fetched when it is not there."""
-    result = subprocess.run([HERE / "get_oracle.sh"], capture_output=True, text=True, check=False)
+def oracle(program: str = "docker-compose") -> str:
+    """A program to compare with (docker-compose or docker); fetched when it is not there."""
+    result = subprocess.run([HERE / "get_oracle.sh", program], capture_output=True, text=True, check=False)
     if result.returncode:
-        raise AssertionError(f"cannot fetch docker-compose to compare with:\n{result.stderr}")
+        raise AssertionError(f"cannot fetch {program} to compare with:\n{result.stderr}")
     return result.stdout.strip()
 
 

@@ -14,7 +14,7 @@ from tests.compose import differ
 from tests.compose.differ import Case, compare, known_differences, ours, theirs
 
 pytestmark = pytest.mark.differential
-VALID = differ.group_names(["attributes", "merge", "stacks"])
+VALID = differ.group_names(["attributes", "merge", "stacks", "stack"])
 INVALID = differ.group_names(["invalid"])
 KNOWN = known_differences()
 LOCATED = re.compile(r"^[^\n:]+:\d+:\d+: ", re.MULTILINE)
