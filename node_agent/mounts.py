@@ -92,10 +92,11 @@ def split_options(options: str) -> tuple[int, str]:
 
 
 def is_mount(path: Path | str) -> bool:
-    """Whether something is mounted on this directory; a bind mount from the same device may be missed."""
+    """Whether something is mounted on this directory or file; a bind mount from the same device may be
+    missed."""
     try:
         here = os.lstat(path)
-        above = os.lstat(f"{path}/..")
+        above = os.lstat(Path(path).parent)
     except FileNotFoundError:
         return False
     return here.st_dev != above.st_dev or here.st_ino == above.st_ino

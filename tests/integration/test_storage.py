@@ -272,8 +272,10 @@ async def test_a_subpath_cannot_be_led_out_of_its_volume(lab: Lab, storage: Stor
         )
     )
     _, made = await prepare(storage, lower, wanted)
+    _, made = await prepare(Storage(lab.paths, NODE), lower, wanted)
     assert names(made["/a"].source) == ["here"]
     assert Path(made["/b"].source).read_text() == "one"
+    assert len(mounts.mounts_below(Path(made["/b"].source))) == 1, "a successor does not mount it again"
     assert names(made["/c"].source) == ["file", "in", "link", "up"], "the volume itself"
     await storage.release("t1", keep_layer=False)
     assert (data / "in" / "here").exists()
