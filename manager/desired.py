@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from manager import query, validate
+from manager.allocator import check_ports
 from manager.controller import Transaction
 from manager.state import View
 from pyswarm.api import DeployAction, DeployRequest, DeployResponse
@@ -109,7 +110,14 @@ def _resolve_networks(view: View, spec: ServiceSpec, missing: list[str]) -> tupl
 
 
 def create_service(tx: Transaction, spec: ServiceSpec) -> Service:
-    """Conflict when the name is taken."""
+    """Conflict when the name or a published port is taken."""
+    service = _create_service(tx, spec)
+    check_ports(tx.view, service)
+    return service
+
+
+def _create_service(tx: Transaction, spec: ServiceSpec) -> Service:
+    """Without the look at the ports, which waits until all services of a request show theirs."""
     validate.service(spec)
     _free_name(tx.view, Service, spec.name)
     job = JobStatus(iteration=0, last_execution=tx.now) if is_job(spec) else None
@@ -119,7 +127,14 @@ def create_service(tx: Transaction, spec: ServiceSpec) -> Service:
 
 
 def update_service(tx: Transaction, service: Service, spec: ServiceSpec, *, force: bool = False) -> Service:
-    """The service with its new spec; unchanged when it says the same as the old one."""
+    """The service with its new spec; unchanged when it says the same as the old one. Conflict when a port that
+    it publishes is taken."""
+    changed = _update_service(tx, service, spec, force=force)
+    check_ports(tx.view, changed)
+    return changed
+
+
+def _update_service(tx: Transaction, service: Service, spec: ServiceSpec, *, force: bool = False) -> Service:
     validate.service(spec)
     if service.pending_delete:
         raise Conflict(f"service {service.spec.name} is being removed")
@@ -258,6 +273,7 @@ class Builder:
             attempt(lambda spec=config: self._deploy_file(tx, Config, spec, names))
         for service in request.services:
             attempt(lambda spec=service: _deploy_service(tx, _renamed(spec, names)))
+        problems += _port_problems(tx.view, [action.id for action in actions if action.kind == "service"])
         if problems:
             raise Invalid(f"stack {request.stack}: " + "\n".join(problems))
         if request.prune:
@@ -342,6 +358,18 @@ class Builder:
         ]
 
 
+def _port_problems(view: View, service_ids: Iterable[str]) -> list[str]:
+    problems: list[str] = []
+    for service_id in service_ids:
+        service = view.get(Service, service_id)
+        assert service is not None
+        try:
+            check_ports(view, service)
+        except Conflict as error:
+            problems.append(str(error))
+    return problems
+
+
 def _versions(view: View, cls: type[Secret] | type[Config], name: str) -> list[Secret | Config]:
     """All versions of a stack's secret or config, the newest first."""
     everything = view.secrets() if cls is Secret else view.configs()
@@ -383,9 +411,9 @@ def _renamed(spec: ServiceSpec, names: Mapping[tuple[Kind, str], str]) -> Servic
 def _deploy_service(tx: Transaction, spec: ServiceSpec) -> DeployAction:
     found = tx.view.by_name(Service, spec.name)
     if found is None:
-        return DeployAction(kind="service", name=spec.name, id=create_service(tx, spec).id)
+        return DeployAction(kind="service", name=spec.name, id=_create_service(tx, spec).id)
     spec = replace(spec, task=replace(spec.task, force_update=found.spec.task.force_update))
-    changed = update_service(tx, found, spec)
+    changed = _update_service(tx, found, spec)
     action = "unchanged" if changed is found else "update"
     return DeployAction(kind="service", name=spec.name, id=found.id, action=action)
 

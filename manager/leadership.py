@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from manager.allocator import Allocator, check_network
 from manager.assignments import Tracker
@@ -92,7 +93,8 @@ async def lead(parts: Parts, leadership: Leadership) -> None:
     dispatcher = Dispatcher(
         controller, tracker, broker, parts.clock, parts.ids, parts.facts.managers, parts.sealer.open
     )
-    builder = Builder(check_network, parts.sealer.seal, parts.sealer.open)
+    check = partial(check_network, exclude=parts.excluded_subnets)
+    builder = Builder(check, parts.sealer.seal, parts.sealer.open)
     control = Control(controller, dispatcher, broker, builder, parts.clock, parts.facts)
     authority = Authority(parts.sealer, parts.clock)
     ca = CAService(ControllerStore(controller), authority, parts.clock, parts.facts.managers)
