@@ -21,7 +21,7 @@ pytestmark = pytest.mark.differential
 CASES = differ.group_names(["attributes", "merge", "stacks", "stack"])
 KNOWN = {
     "attributes/command_list": "docker forgets that a command is empty on purpose",
-    "attributes/command_operators": "docker keeps shell operators as arguments; we follow docker compose, with a warning",
+    "attributes/command_operators": "docker keeps shell operators as arguments; we follow docker compose and warn",
     "attributes/entrypoint": "docker forgets that an entrypoint is empty on purpose",
     "attributes/multi_document": "docker reads the first document only",
     "attributes/ports_short": "docker stack deploy drops the address of a published port",
