@@ -179,14 +179,29 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=0, help="members of each network (default: the tasks)")
     parser.add_argument("--networks", type=int, default=1)
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="psb-") as directory:
+        libc = _isolate(directory)
+        try:
+            asyncio.run(_bench(Path(directory), options))
+        finally:
+            libc.umount2(directory.encode(), 2)
+
+
+def _isolate(directory: str) -> ctypes.CDLL:
+    """Namespaces of our own for network and mounts, and a tmpfs, as the agent's run directory is one."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(0x40000000) != 0:
-        raise SystemExit(f"unshare: {os.strerror(ctypes.get_errno())}: run as root")
+    private, recursive = 1 << 18, 1 << 14
+    for result in (
+        libc.unshare(0x40000000 | 0x00020000),
+        libc.mount(b"none", b"/", None, private | recursive, None),
+        libc.mount(b"tmpfs", directory.encode(), b"tmpfs", 0, None),
+    ):
+        if result != 0:
+            raise SystemExit(f"cannot make namespaces: {os.strerror(ctypes.get_errno())}: run as root")
     route = netlink.Socket()
     route.run([netlink.link_up(1)])
     route.close()
-    with tempfile.TemporaryDirectory(prefix="psb-") as directory:
-        asyncio.run(_bench(Path(directory), options))
+    return libc
 
 
 if __name__ == "__main__":

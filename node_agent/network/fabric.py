@@ -8,6 +8,7 @@ is there and goes on from it.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import socket
 import subprocess
@@ -113,6 +114,10 @@ class Fabric:
     def __init__(self, directory: Path, *, node_id: str, addr: str, port: int, prefix: str) -> None:
         if not prefix.isalnum() or len(prefix) > _MAX_PREFIX:
             raise Invalid(f"network prefix {prefix!r}: letters and digits only, at most {_MAX_PREFIX}")
+        try:
+            ipaddress.ip_address(addr)
+        except ValueError:
+            raise Invalid(f"data path address {addr!r}: give this node's IP address for VXLAN") from None
         self._directory = directory
         self._path = directory / "fabric"
         self._old_forwarding = directory / "ip_forward"
@@ -336,10 +341,8 @@ class Fabric:
 
     def _make_network(self, plan: NetworkPlan) -> None:
         """A network from nothing; when it cannot be made, nothing of it is left."""
+        self._inside.route.run([netlink.bridge(plan.bridge, index=plan.index, mac=plan.mac, mtu=plan.mtu)])
         try:
-            self._inside.route.run(
-                [netlink.bridge(plan.bridge, index=plan.index, mac=plan.mac, mtu=plan.mtu)]
-            )
             if plan.ipv6:
                 key = f"net/ipv6/conf/{plan.bridge}/disable_ipv6"
                 namespaces.inside(self._path, lambda: namespaces.write_sysctls({key: "0"}))

@@ -28,6 +28,7 @@ _NETLINK_EXT_ACK = 11
 _NLM_F_REQUEST = 1
 _NLM_F_ACK = 4
 _NLM_F_DUMP = 0x300
+_NLM_F_DUMP_INTR = 0x10
 _NLM_F_REPLACE = 0x100
 _NLM_F_EXCL = 0x200
 _NLM_F_CREATE = 0x400
@@ -51,6 +52,8 @@ _AF_BRIDGE = 7
 
 _BATCH = 64
 """Messages a send: their acknowledgements have to fit the socket's receive buffer."""
+
+_DUMP_TRIES = 10
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BBHiII")
@@ -391,23 +394,34 @@ class Socket:
         return failure
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """Everything of one kind: the bodies of the answers."""
-        answers: list[bytes] = []
+        """Everything of one kind: the bodies of the answers. Asked again when it changed meanwhile: the kernel
+        then may have left something out."""
         with self._lock:
-            self._sequence += 1
-            expected = self._sequence
-            head = _HEADER.pack(16 + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, expected, 0)
-            self._socket.send(head + body)
-            while True:
-                for answer, flags, sequence, payload in _messages(self._socket.recv(262144)):
-                    if sequence != expected:
-                        continue
-                    if answer == _NLMSG_DONE:
-                        return answers
-                    if answer == _NLMSG_ERROR:
-                        code = -int(struct.unpack_from("=i", payload)[0])
-                        raise NetlinkError(code, _ext_ack(flags, payload), f"dump {kind}")
-                    answers.append(payload)
+            answers, torn = self._dump_once(kind, body)
+            for _ in range(_DUMP_TRIES):
+                if not torn:
+                    break
+                answers, torn = self._dump_once(kind, body)
+            return answers
+
+    def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
+        answers: list[bytes] = []
+        torn = False
+        self._sequence += 1
+        expected = self._sequence
+        head = _HEADER.pack(16 + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, expected, 0)
+        self._socket.send(head + body)
+        while True:
+            for answer, flags, sequence, payload in _messages(self._socket.recv(262144)):
+                if sequence != expected:
+                    continue
+                torn = torn or bool(flags & _NLM_F_DUMP_INTR)
+                if answer == _NLMSG_DONE:
+                    return answers, torn
+                if answer == _NLMSG_ERROR:
+                    code = -int(struct.unpack_from("=i", payload)[0])
+                    raise NetlinkError(code, _ext_ack(flags, payload), f"dump {kind}")
+                answers.append(payload)
 
     def links(self) -> list[Link]:
         """All links of the namespace."""

@@ -169,7 +169,8 @@ def _plug(switch: netlink.Socket, name: str, addr: str) -> None:
         switch.run([netlink.veth(name, "eth0", peer_netns=descriptor, mtu=1500, master=100, peer_index=2)])
     finally:
         os.close(descriptor)
-    namespaces.write_sysctls({"net/ipv4/ip_forward": "0"})
+    strict = {f"net/ipv4/conf/{which}/rp_filter": "1" for which in ("all", "default")}
+    namespaces.write_sysctls({"net/ipv4/ip_forward": "0"} | strict)
     with contextlib.closing(netlink.Socket()) as route:
         route.run(
             [
