@@ -8,76 +8,21 @@ import os
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manager import backup
-from manager.etcd_process import EtcdProcess, MemberRemoved
+from manager.etcd_process import MemberRemoved
 from manager.membership import Membership, MemberState
 from manager.store import Put, Store
-from manager.store.etcd import EtcdStore
 from pyswarm.errors import Conflict, NotFound, Unavailable
 from pyswarm.pki import KeyPair
-from tests.etcd_rig import Member, new_root
+from tests.etcd_rig import Group, new_root, three
 from tests.store_contract import lead_once, service, take, task, within
 
 pytestmark = pytest.mark.root
-
-
-@dataclass
-class Group:
-    """Managers' etcds that the test adds one by one, each at an address of its own."""
-
-    directory: Path
-    root: KeyPair
-    members: list[Member] = field(default_factory=list[Member])
-    stores: list[EtcdStore] = field(default_factory=list[EtcdStore])
-    said: list[str] = field(default_factory=list[str])
-
-    def new_member(self) -> Member:
-        number = len(self.members) + 1
-        member = Member(self.directory, self.root, f"m{number}", f"127.0.0.{number + 10}")
-        self.members.append(member)
-        return member
-
-    async def first(self) -> Member:
-        member = self.new_member()
-        await member.start()
-        return member
-
-    async def join(self) -> Member:
-        """What `pyswarm join` does for a manager."""
-        membership = self.membership()
-        member = self.new_member()
-        config = member.config
-        plan = await membership.add(config.name, config.peer_url, self.said.append)
-        member.config = replace(config, initial_cluster=plan.initial_cluster)
-        member.process = EtcdProcess(member.config, member.tls)
-        await member.start()
-        await membership.promote(plan.member_id, self.said.append)
-        return member
-
-    def store(self, *members: Member) -> EtcdStore:
-        """A connection that prefers the first of the members (all, in the order they joined)."""
-        first, *others = members or self.members
-        self.stores.append(first.store(*others))
-        return self.stores[-1]
-
-    def membership(self, *members: Member) -> Membership:
-        return Membership(self.store(*members).client)
-
-    async def leader(self) -> Member:
-        states = await self.membership().status()
-        leading = next(state.name for state in states if state.leader)
-        return next(member for member in self.members if member.config.name == leading)
-
-    async def close(self) -> None:
-        for store in self.stores:
-            await store.close()
-        await asyncio.gather(*(member.stop() for member in self.members))
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +37,6 @@ async def group(tmp_path: Path, root: KeyPair) -> AsyncGenerator[Group, None]:
         yield group
     finally:
         await group.close()
-
-
-async def three(group: Group) -> list[Member]:
-    await group.first()
-    await group.join()
-    await group.join()
-    return group.members
 
 
 async def eventually(call: Callable[[], Coroutine[Any, Any, int]], seconds: float = 10.0) -> int:
