@@ -34,7 +34,7 @@ class BuildRequest:
     cache_to: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     network: str = ""
-    """"", host or default: the node's network; none is refused (see `_network`)."""
+    """"", host or default: the node's network; or none."""
     extra_hosts: tuple[str, ...] = ()
     """`name:address` or `name=address`."""
     secrets: tuple[BuildSecret, ...] = ()
@@ -50,13 +50,15 @@ class BuildRequest:
     privileged: bool = False
 
 
-def _network(network: str) -> Sequence[str]:
-    if network in ("", "default", "host"):
-        return ()
-    raise Invalid(
-        f"build.network: {network!r} is not supported: "
-        "steps run with the node's network (use host or default)"
-    )
+def _isolation(request: BuildRequest) -> Sequence[str]:
+    """Steps run in a chroot, the cheapest; a network or a /dev/shm of their own needs an OCI runtime."""
+    if request.network not in ("", "default", "host", "none"):
+        raise Invalid(f"build.network: {request.network!r} is not supported: use host, default or none")
+    if request.network != "none" and not request.shm_size:
+        return ("--isolation=chroot",)
+    network = "none" if request.network == "none" else "host"
+    shm = [f"--shm-size={request.shm_size}"] if request.shm_size else []
+    return ("--isolation=oci", f"--network={network}", *shm)
 
 
 def _cache_repository(entry: str) -> str:
@@ -70,7 +72,7 @@ def _cache_repository(entry: str) -> str:
 
 def build_flags(request: BuildRequest) -> Sequence[str]:
     """buildah's flags for a request. Pure."""
-    flags: list[str] = ["--layers"]
+    flags: list[str] = ["--layers", *_isolation(request)]
     if len(request.platforms) > 1:
         flags += [f"--platform={','.join(request.platforms)}"]
         flags += [f"--manifest={parse(tag).local_names[0]}" for tag in request.tags[:1]]
@@ -87,10 +89,8 @@ def build_flags(request: BuildRequest) -> Sequence[str]:
     flags += [
         f"--build-context={name}={value}" for name, value in sorted(request.additional_contexts.items())
     ]
-    flags += [f"--shm-size={request.shm_size}"] if request.shm_size else []
     flags += [f"--ulimit={entry}" for entry in request.ulimits]
     flags += ["--no-cache"] if request.no_cache else []
     flags += ["--cap-add=all"] if request.privileged else []
-    flags += _network(request.network)
     flags += ["--pull=always"] if request.pull else ["--pull=false"]
     return flags

@@ -290,8 +290,6 @@ class Images:
         """Build an image from a Dockerfile; returns its id. Every line that buildah prints goes to
         `progress`. Invalid with the step that failed."""
         environment = self._buildah.prepare()
-        if request.shm_size:
-            progress("warning: build.shm_size has no effect: steps see the node's own /dev/shm")
         with (
             tempfile.TemporaryDirectory(dir=self._buildah.tmp, prefix="build-") as work,
             self._tmpfs_dir() as private,
@@ -299,7 +297,6 @@ class Images:
             id_file = Path(work) / "iid"
             argv = [
                 "build",
-                "--isolation=chroot",
                 "--format=docker",
                 f"--iidfile={id_file}",
                 *build_flags(request),

@@ -56,7 +56,15 @@ class Buildah:
             raise MissingProgram("buildah", "buildah", "it keeps the images")
         flags = [f"--root={self.root}", f"--runroot={self.runroot}", "--storage-driver=overlay"]
         policy = self._policy() if command in ("pull", "push", "build", "from") else ()
-        return [program, *flags, command, *policy, *arguments]
+        runtime = self._runtime() if "--isolation=oci" in arguments else ()
+        return [program, *flags, command, *policy, *runtime, *arguments]
+
+    def _runtime(self) -> Sequence[str]:
+        """runc by its path: a host's default may be a runtime that its cgroups do not suit."""
+        runc = shutil.which("runc")
+        if runc is None:
+            raise MissingProgram("runc", "runc", "it runs the steps of this build")
+        return (f"--runtime={runc}",)
 
     def _policy(self) -> Sequence[str]:
         """The machine's signature policy is honoured; without one everything is accepted, as docker does."""

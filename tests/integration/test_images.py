@@ -84,8 +84,8 @@ async def test_a_failed_build_names_its_step(lab: Lab, images: Images) -> None:
     with pytest.raises(Invalid, match=r'building at STEP "RUN exit 7".*exit status 7'):
         await images.build(request, lines.append)
     assert any("RUN exit 7" in line for line in lines)
-    with pytest.raises(Invalid, match="network"):
-        await images.build(BuildRequest(context=str(lab.context), network="none"), lines.append)
+    with pytest.raises(Invalid, match=r"build\.network"):
+        await images.build(BuildRequest(context=str(lab.context), network="bridge"), lines.append)
 
 
 async def test_build_options(lab: Lab, images: Images) -> None:
@@ -120,7 +120,6 @@ RUN exit 1
         extra_hosts=("far=10.9.8.7",),
         platforms=("linux/amd64",) if os.uname().machine == "x86_64" else ("linux/arm64",),
         no_cache=True,
-        shm_size=2 << 20,
         ulimits=("nofile=100:200",),
     )
     lines: list[str] = []
@@ -136,6 +135,18 @@ RUN exit 1
         await images.build(
             BuildRequest(context=".", secrets=(BuildSecret(id="x", source="/nope"),)), lines.append
         )
+
+
+async def test_a_build_with_its_own_network_and_shm(lab: Lab, images: Images) -> None:
+    inline = (
+        "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\n"
+        "RUN test $(/bin/busybox wc -l < /proc/net/dev) = 3 && /bin/busybox df -k /dev/shm "
+        "| /bin/busybox grep -q ' 2048 '\n"
+    )
+    request = BuildRequest(
+        context=str(lab.context), dockerfile_inline=inline, network="none", shm_size=2 << 20, no_cache=True
+    )
+    assert await images.build(request, lambda line: None)
 
 
 async def test_push_and_pull(lab: Lab, images: Images, registry: LocalRegistry) -> None:

@@ -162,6 +162,7 @@ def test_build_flags() -> None:
     flags = build_flags(request)
     assert flags == [
         "--layers",
+        "--isolation=chroot",
         "--platform=linux/arm64",
         "--tag=localhost/app:1",
         "--tag=reg:5000/app:latest",
@@ -181,7 +182,20 @@ def test_build_flags() -> None:
         "--pull=always",
     ]
     several = build_flags(BuildRequest(tags=("a",), platforms=("linux/amd64", "linux/arm64")))
-    assert several[1:3] == ["--platform=linux/amd64,linux/arm64", "--manifest=localhost/a:latest"]
+    assert several[2:4] == ["--platform=linux/amd64,linux/arm64", "--manifest=localhost/a:latest"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "flags"),
+    [
+        (BuildRequest(), ["--isolation=chroot"]),
+        (BuildRequest(network="host"), ["--isolation=chroot"]),
+        (BuildRequest(network="none"), ["--isolation=oci", "--network=none"]),
+        (BuildRequest(shm_size=5), ["--isolation=oci", "--network=host", "--shm-size=5"]),
+    ],
+)
+def test_isolation(request_: BuildRequest, flags: list[str]) -> None:
+    assert build_flags(request_)[1 : 1 + len(flags)] == flags
 
 
 @pytest.mark.parametrize(
