@@ -163,7 +163,7 @@ def _argv(test: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """What the probes have told so far."""
+    """What the probes have told so far. Times are seconds of any one clock that does not step."""
 
     state: HealthState = "starting"
     started_at: float = 0.0
@@ -189,7 +189,7 @@ def grace(policy: HealthPolicy) -> float:
 
 
 def next_probe(policy: HealthPolicy, health: Health) -> float:
-    """When (Unix seconds) the next probe is due.
+    """When the next probe is due.
 
     As Docker: every `interval`; within the start period every `start_interval` until it was healthy once.
     Beyond Docker: before the first regular probe there are early ones that can only tell good news, so that
@@ -209,7 +209,7 @@ def next_probe(policy: HealthPolicy, health: Health) -> float:
 def observe(
     policy: HealthPolicy, health: Health, code: int, output: str, began: float, ended: float
 ) -> Health:
-    """The state after a probe that ran from `began` to `ended` (Unix seconds)."""
+    """The state after a probe that ran from `began` to `ended`."""
     seen = replace(
         health, probes=health.probes + 1, last_at=ended, output=output[:OUTPUT_LIMIT], exit_code=code
     )

@@ -565,19 +565,24 @@ class Worker:
         return await self._probe(entry, policy)
 
     async def _probe(self, entry: _Entry, policy: HealthPolicy) -> str:
-        status = entry.status
-        health = replace(
-            lifecycle.health_start(status.started_at or self._clock.now()),
-            state=status.health or "starting",
-            last_at=self._clock.now() if status.health == "healthy" else status.started_at,
-        )
+        health = self._health_so_far(entry.status)
         while health.state != "unhealthy":
-            await asyncio.sleep(max(0.0, lifecycle.next_probe(policy, health) - self._clock.now()))
-            began = self._clock.now()
+            await asyncio.sleep(max(0.0, lifecycle.next_probe(policy, health) - self._clock.monotonic()))
+            began = self._clock.monotonic()
             code, output = await self._run_probe(entry, policy)
-            health = lifecycle.observe(policy, health, code, output, began, self._clock.now())
+            health = lifecycle.observe(policy, health, code, output, began, self._clock.monotonic())
             self._show_health(entry, policy, health)
         return lifecycle.unhealthy_error(health)
+
+    def _health_so_far(self, status: TaskStatus) -> Health:
+        """Where probing goes on, in monotonic time: a step of the machine's clock must not delay a probe."""
+        now = self._clock.monotonic()
+        age = max(0.0, self._clock.now() - status.started_at) if status.started_at else 0.0
+        return replace(
+            lifecycle.health_start(now - age),
+            state=status.health or "starting",
+            last_at=now if status.health == "healthy" else now - age,
+        )
 
     async def _run_probe(self, entry: _Entry, policy: HealthPolicy) -> tuple[int, str]:
         try:
