@@ -49,6 +49,7 @@ KILL_TIMEOUT = 10.0
 """Seconds a killed container may take to be gone (its processes may wait for a disk)."""
 MOST_PROBE_OUTPUT = 4096
 _FIFO_TIMEOUT = 10.0
+_BROKEN_START = "write exec fifo"
 _RUNTIME_ALIASES: Mapping[str, str] = {"io.containerd.runc.v2": "runc", "oci": "runc"}
 _PACKAGES: Mapping[str, str] = {"runc": "runc", "crun": "crun", "conmon": "conmon"}
 
@@ -153,9 +154,10 @@ class Conmon:
         existing = self._find(task_id)
         if existing is not None:
             await self._settle(existing)
-            if existing.pid:
+            if existing.pid and not self._never_ran(existing):
                 return existing.pid
             await self.delete(task_id)
+            self._paths.log(task_id).unlink(missing_ok=True)
         bundle = oci_spec.build(
             launch,
             cgroup=self.layout,
@@ -247,10 +249,12 @@ class Conmon:
         if container.ended.done():
             return
         if container.known_to_runc:
-            fifo = self._root / task_id / "exec.fifo"
-            if not fifo.exists():
+            fifo = self._fifo(task_id)
+            if fifo.exists() and _waits_to_start(container.pid) and await self._release(container, fifo):
                 return
-            if await self._release(container, fifo):
+            if not _waits_to_start(container.pid):
+                # It runs already; an agent that was killed in the middle has left the FIFO.
+                fifo.unlink(missing_ok=True)
                 return
         code, words = await self._run(container.runtime, "start", task_id)
         if code and not container.ended.done() and "already running" not in words:
@@ -276,6 +280,20 @@ class Conmon:
             os.close(descriptor)
         fifo.unlink(missing_ok=True)
         return bool(data) or container.ended.done()
+
+    def _fifo(self, task_id: str) -> Path:
+        """Where runc's init waits for a reader before it executes the command."""
+        return self._root / task_id / "exec.fifo"
+
+    def _never_ran(self, container: _Container) -> bool:
+        """Whether the container ended because an agent was killed just while it let init go: its reader was
+        gone before init had written, which init says in the log. Nothing of the command has run."""
+        if not (
+            container.known_to_runc and container.ended.done() and self._fifo(container.task_id).exists()
+        ):
+            return False
+        text = _read(self._paths.log(container.task_id))
+        return container.ended.result().code == 1 and _BROKEN_START in text and text.count("\n") == 1
 
     async def kill(self, task_id: str, signal: str) -> None:
         """See RuntimePort."""
@@ -307,9 +325,18 @@ class Conmon:
     async def known(self) -> Sequence[str]:
         """See RuntimePort."""
         tasks = self._paths.run / "tasks"
-        with suppress(FileNotFoundError):
-            return tuple(sorted(entry.name for entry in tasks.iterdir() if (entry / "bundle").is_dir()))
-        return ()
+        try:
+            found = sorted(entry.name for entry in tasks.iterdir() if (entry / "bundle").is_dir())
+        except FileNotFoundError:
+            return ()
+        return tuple(task_id for task_id in found if not self._is_void(task_id))
+
+    def _is_void(self, task_id: str) -> bool:
+        """Whether what is there is no container in the sense of this port: to be made again."""
+        if not self._fifo(task_id).exists() or not (self._exits / task_id).exists():
+            return False
+        container = self._find(task_id)
+        return container is not None and self._never_ran(container)
 
     def _watch_exits(self) -> None:
         if self._inotify is None:
@@ -706,6 +733,11 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def _waits_to_start(pid: int) -> bool:
+    """Whether a container's process is still runc's own, which has a name of its own."""
+    return _read(Path(f"/proc/{pid}/comm")).startswith("runc:[")
 
 
 def _alive(descriptor: int) -> bool:

@@ -180,6 +180,38 @@ async def test_adoption_after_the_monitor_was_killed(
         after.close()
 
 
+def command(pid: int) -> str:
+    """The name of a process; "" when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() if start_time(pid) else ""
+    except OSError:
+        return ""
+
+
+async def test_agent_killed_while_it_started_a_container(runtime: Conmon, make: Make, paths: Paths) -> None:
+    """It opened the FIFO and was gone: either init had written by then, or it has never run."""
+    for _ in range(12):
+        launch = make("/bin/sh", "-c", "echo once; sleep 1000")
+        task_id = launch.task.id
+        pid = await runtime.create(launch)
+        async with asyncio.timeout(DEADLINE):
+            while command(pid).startswith("runc:["):  # until init has come to the FIFO
+                os.close(os.open(paths.run / "runc" / task_id / "exec.fifo", os.O_RDONLY | os.O_NONBLOCK))
+                await asyncio.to_thread(os.sched_yield)
+        ran = bool(command(pid))
+        if not ran:
+            await ended(runtime, task_id)
+        runtime.close()
+        assert (task_id in await runtime.known()) == ran
+        async with asyncio.timeout(DEADLINE):
+            await runtime.create(launch)
+            await runtime.start(task_id)
+        assert await runtime.running(task_id)
+        await said(runtime, paths, task_id, "once")
+        assert await printed(paths, task_id) == "once\n"
+        await runtime.delete(task_id)
+
+
 async def test_reboot_leaves_nothing_known(paths: Paths) -> None:
     runtime = Conmon(paths)
     assert await runtime.known() == ()
