@@ -47,8 +47,10 @@ from pyswarm.specs import ClusterSpec
 
 log = logging.getLogger(__name__)
 
-TICK = 0.25
-"""Seconds between two looks at the heartbeats."""
+SHORTEST_LOOK, LONGEST_LOOK = 0.05, 1.0
+"""Seconds between two looks at the heartbeats: until the next one could be overdue, within these bounds."""
+OVERSLEPT = 0.25
+"""Seconds that a look may come late before the delay counts as this process's own."""
 NEW_LEADER_GRACE = 2.0
 """How many times the usual grace a node has to report to a manager that has just taken the lead."""
 RESTART_GRACE = 15.0
@@ -166,13 +168,24 @@ class Dispatcher:
     async def watch_heartbeats(self) -> None:
         """Declare nodes DOWN that are not heard; runs for as long as this manager leads."""
         await self._controller.read(self._expect_all)
-        looked = self._clock.monotonic()
         while True:
-            await asyncio.sleep(TICK)
+            looked = self._clock.monotonic()
+            pause = self._until_overdue(looked)
+            await asyncio.sleep(pause)
             now = self._clock.monotonic()
-            self._forgive(max(0.0, now - looked - 2 * TICK))
-            looked = now
+            self._forgive(max(0.0, now - looked - pause - OVERSLEPT))
             await self._declare(self._silent(now))
+
+    def _until_overdue(self, now: float) -> float:
+        deadlines = [session.last_beat + self._patience(session) for session in self._sessions.values()]
+        return min(
+            max(min([*deadlines, *self._unheard.values()], default=now) - now, SHORTEST_LOOK), LONGEST_LOOK
+        )
+
+    def _patience(self, session: Session) -> float:
+        """Seconds of silence after which a session's node is down."""
+        spec = self._spec()
+        return spec.heartbeat_period * spec.heartbeat_grace + (RESTART_GRACE if session.cut else 0.0)
 
     def _expect_all(self, view: View) -> None:
         spec = self._spec()
@@ -189,11 +202,7 @@ class Dispatcher:
             self._unheard = {node: deadline + lost for node, deadline in self._unheard.items()}
 
     def _silent(self, now: float) -> list[str]:
-        spec = self._spec()
-        limit = spec.heartbeat_period * spec.heartbeat_grace
-        silent = [
-            s.node_id for s in self._sessions.values() if now - s.last_beat > limit + s.cut * RESTART_GRACE
-        ]
+        silent = [s.node_id for s in self._sessions.values() if now - s.last_beat > self._patience(s)]
         return silent + [node for node, deadline in self._unheard.items() if now > deadline]
 
     async def _declare(self, node_ids: Sequence[str]) -> None:

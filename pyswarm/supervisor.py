@@ -1,7 +1,7 @@
 """Keeps a node's daemons running where no systemd does: starts them, restarts those that die.
 
-Run as `python -m pyswarm.supervisor STATE_DIR`. Imports only the standard library, since it lives as long as
-the node and should weigh nothing. Each daemon runs in a session of its own and holds a lock on
+Run as `python -m pyswarm.supervisor STATE_DIR`. Imports next to nothing, since it lives as long as the node and should
+weigh nothing. Each daemon runs in a session of its own and holds a lock on
 `<run>/<name>.lock`; a supervisor that was killed is started again by the daemons (`ensure`), and a new one
 adopts daemons that are alive by their pid instead of starting them twice.
 
@@ -24,6 +24,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+
+from pyswarm import tmpfs
 
 BACKOFF_MIN, BACKOFF_MAX = 0.1, 10.0
 STABLE = 10.0
@@ -218,6 +220,7 @@ def main() -> int:
     _detach()
     config = json.loads((state / "node.json").read_text())
     run = Path(config["run_dir"])
+    tmpfs.ensure(run)
     lock = hold(run / "supervisor.lock")
     if lock is None:
         return 0
