@@ -58,6 +58,10 @@ DEFAULT_GRACE = 10.0
 """Seconds between the stop signal and SIGKILL (Docker's)."""
 
 
+_SLOW_PULL = 0.3
+"""Seconds after which a task that waits for its image says so."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
     """Knobs of a worker; times in seconds."""
@@ -424,7 +428,7 @@ class Worker:
         )
         refuse_unsupported(task.spec.container)
         spec = task.spec.container
-        image = await self._images.ensure(spec.image, spec.pull_policy, task.spec.registry_auth)
+        image = await self._image(entry, spec, task.spec.registry_auth)
         entry.image = image
         entry.image_ids = (image.id,)
         self._health_policy(entry)
@@ -446,6 +450,17 @@ class Worker:
             home=home,
         )
         self._set(entry, TaskState.READY, message="prepared")
+
+    async def _image(self, entry: _Entry, spec: ContainerSpec, auth: str) -> ImageConfig:
+        """Have the image; a pull that takes its time is shown to people."""
+        having = asyncio.ensure_future(self._images.ensure(spec.image, spec.pull_policy, auth))
+        try:
+            done, _ = await asyncio.wait((having,), timeout=_SLOW_PULL)
+            if not done:
+                self._set(entry, TaskState.PREPARING, message=f"pulling image {spec.image}")
+            return await having
+        finally:
+            having.cancel()
 
     async def _root(self, task: Task, image: ImageConfig) -> tuple[Any, Sequence[BindMount]]:
         lower = await self._images.mount(image)

@@ -261,6 +261,14 @@ async def test_a_stop_breaks_off_a_pull(bench: Bench) -> None:
         assert "t1" not in bench.machine.started_in_all
 
 
+async def test_a_slow_pull_is_shown(bench: Bench) -> None:
+    async with bench.agent() as worker:
+        await worker.apply(full(task(image="slow")))
+        await bench.until(lambda: any(s.message == "pulling image slow" for s in bench.reports.get("t1", ())))
+        bench.machine.pull_gate.set()
+        assert (await bench.reaches("t1", S.RUNNING)).message == "started"
+
+
 async def test_what_is_no_longer_assigned_is_stopped_and_forgotten(bench: Bench) -> None:
     async with bench.agent() as worker:
         await worker.apply(full(task("t1"), task("t2")))
