@@ -141,6 +141,9 @@ def is_terminal() -> bool:
 filter_option = click.option(
     "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only what matches."
 )
+prune_filter_option = click.option(
+    "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only what matches."
+)
 format_option = click.option(
     "--format", default="", metavar="FORMAT", help="table, json, yaml, 'table TEMPLATE' or a Go template."
 )

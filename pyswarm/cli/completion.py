@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from pyswarm.cli.app import App
     from pyswarm.client import Client
     from pyswarm.objects import Kind
 
@@ -52,18 +53,27 @@ def _completer(names: Callable[[Client], Any]) -> Complete:
     def completer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
 
-        from pyswarm.cli.app import App
         from pyswarm.errors import PyswarmError
 
         del param
-        app = ctx.find_object(App) or App()
         try:
-            found = app.run(lambda client: asyncio.wait_for(names(client), TIMEOUT))
+            found = _app(ctx).run(lambda client: asyncio.wait_for(names(client), TIMEOUT))
         except (PyswarmError, OSError, TimeoutError):
             return []
         return [CompletionItem(name) for name in found if name.startswith(incomplete)]
 
     return completer
+
+
+def _app(ctx: click.Context) -> App:
+    """The App that the words before the cursor name: while completing, click runs no command that makes one."""
+    from pathlib import Path
+
+    from pyswarm.cli.app import DEFAULT_RUN_DIR, App
+
+    given = ctx.find_root().params
+    run_dir = Path(given.get("run_dir") or DEFAULT_RUN_DIR)
+    return App(host=given.get("host") or "", context=given.get("context") or "", run_dir=run_dir)
 
 
 @click.command()

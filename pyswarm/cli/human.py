@@ -43,8 +43,9 @@ def ago(stamp: float, now: float) -> str:
 def decimal_size(count: float) -> str:
     """Bytes in powers of 1,000 with 3 digits, as `image ls` shows them: `7.8MB`."""
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
-        if count < 1000 or unit == "PB":
-            return f"{count:.3g}{unit}" if count < 1000 else f"{count:.0f}{unit}"
+        text = f"{count:.3g}"
+        if float(text) < 1000 or unit == "PB":
+            return text + unit
         count /= 1000
     raise AssertionError("unreachable")
 

@@ -20,7 +20,7 @@ class Entry:
     section: str = "Commands"
 
 
-_BOOLEAN = re.compile(r"(--[a-z][a-z-]*)=(true|false|t|f|1|0)", re.IGNORECASE)
+_BOOLEAN = re.compile(r"(--[a-z][a-z0-9-]*)=(true|false|t|f|1|0)", re.IGNORECASE)
 
 
 class GoCommand(click.Command):

@@ -15,6 +15,7 @@ from pyswarm.cli.app import (
     filter_option,
     format_option,
     no_trunc_option,
+    prune_filter_option,
     quiet_option,
 )
 from pyswarm.cli.completion import complete
@@ -280,7 +281,7 @@ async def remove(app: App, client: Client, networks: tuple[str, ...], force: boo
 
 
 @network.command()
-@filter_option
+@prune_filter_option
 @click.option("-f", "--force", is_flag=True, help="Do not prompt for confirmation.")
 @connected
 async def prune(app: App, client: Client, filters: tuple[str, ...], force: bool) -> None:

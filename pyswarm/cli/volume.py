@@ -8,7 +8,14 @@ import click
 
 from pyswarm import engine
 from pyswarm.cli import human, inspection, nodes, values
-from pyswarm.cli.app import App, connected, filter_option, format_option, quiet_option
+from pyswarm.cli.app import (
+    App,
+    connected,
+    filter_option,
+    format_option,
+    prune_filter_option,
+    quiet_option,
+)
 from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import LazyGroup
 from pyswarm.cli.table import Layout, formatted, row
@@ -164,7 +171,7 @@ async def _remove_data(client: Client, name: str) -> int:
 @click.option(
     "-a", "--all", "everything", is_flag=True, help="Remove all unused volumes, not just anonymous ones."
 )
-@filter_option
+@prune_filter_option
 @click.option("-f", "--force", is_flag=True, help="Do not prompt for confirmation.")
 @connected
 async def prune(app: App, client: Client, everything: bool, filters: tuple[str, ...], force: bool) -> None:

@@ -141,6 +141,12 @@ container = st.builds(
     post_start=tuples(st.builds(Hook, command=words, user=word, env=words)),
     network_mode=st.sampled_from(["", "host"]),
 )
+
+
+def _target(wish: NetworkAttachmentSpec) -> str:
+    return wish.target
+
+
 amounts = st.builds(Resources, nano_cpus=count, memory=count)
 resources = st.builds(
     ResourceRequirements,
@@ -197,7 +203,7 @@ task = st.builds(
             driver_opts=labels,
             priority=count,
         ),
-        lambda wish: wish.target,
+        _target,
     ),
     log_driver=st.none() | driver,
     force_update=count,

@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import grpc.aio
@@ -24,7 +25,7 @@ from manager.dispatcher import Dispatcher
 from manager.logbroker import LogBroker
 from manager.orchestrator import reconcilers
 from manager.scheduler.scheduler import Scheduler
-from manager.state import State
+from manager.state import State, View
 from manager.store import Put
 from manager.store.memory import MemoryServer, MemoryStore
 from pyswarm.api import (
@@ -39,9 +40,10 @@ from pyswarm.cli.app import App
 from pyswarm.cli.main import run
 from pyswarm.clock import RandomIds, SystemClock
 from pyswarm.errors import NotFound, PyswarmError
-from pyswarm.objects import Object
+from pyswarm.objects import Object, Task, TaskStatus
 from pyswarm.rpc import SERVER_OPTIONS, Peer, add_service, identify_local
 
+T = TypeVar("T")
 NODE = "n" * 25
 
 
@@ -173,16 +175,27 @@ class CliManager:
         assert self._controller is not None
         return asyncio.run_coroutine_threadsafe(self._controller.submit(mutation), self._loop).result(20)
 
-    def put(self, *objects: Object) -> None:
-        """Write objects as they are."""
+    def report(self, task: Task, status: TaskStatus) -> None:
+        """What the task's agent reports."""
 
         def mutation(tx: Transaction) -> None:
-            for obj in objects:
-                tx.put(obj)
+            current = tx.view.get(Task, task.id)
+            if current is not None:
+                tx.put(replace(current, status=status))
 
         self._call(mutation)
 
-    def objects(self, question: Callable[[Any], Any]) -> Any:
+    def wait_for(self, question: Callable[[View], T | None]) -> T:
+        """The first answer of `question` that is one."""
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            answer = self.objects(question)
+            if answer is not None:
+                return answer
+            time.sleep(0.01)
+        raise AssertionError("what the test waits for did not happen within 20 s")
+
+    def objects(self, question: Callable[[View], T]) -> T:
         """An answer from the manager's view."""
         assert self._controller is not None
         return asyncio.run_coroutine_threadsafe(self._controller.read(question), self._loop).result(20)
