@@ -36,7 +36,7 @@ STATUS_BATCH = 0.005
 """Seconds that a status report waits for others to travel with."""
 STATS_PERIOD = 5.0
 RPC_TIMEOUT = 5.0
-MANAGER_TIMEOUT = 5.0
+MANAGER_TIMEOUT = 10.0
 """Seconds for the first answer of a manager before the next one is tried."""
 
 

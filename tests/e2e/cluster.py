@@ -17,6 +17,7 @@ from typing import TypeVar
 from pyswarm import daemon, nodeconfig, supervisor
 from pyswarm.api import NodeCommand
 from pyswarm.client import Client
+from pyswarm.errors import Unavailable
 from pyswarm.nodeconfig import NodeConfig, Ports
 from pyswarm.objects import Service, Task, TaskState
 from tests.e2e.machine import command_line, processes
@@ -28,14 +29,19 @@ DEADLINE = 60.0
 
 
 def until(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE) -> T:
-    """Wait for a condition; its value, or an assertion error that says what never happened."""
+    """Wait for a condition; its value, or an assertion error that says what never happened. A cluster that is
+    unavailable at the moment counts as not yet."""
     end = time.monotonic() + seconds
+    reason = ""
     while time.monotonic() < end:
-        value = condition()
+        try:
+            value = condition()
+        except Unavailable as error:
+            value, reason = None, f" ({error})"
         if value:
             return value
         time.sleep(0.05)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+    raise AssertionError(f"not within {seconds:.0f} s: {what}{reason}")
 
 
 class Cluster:
