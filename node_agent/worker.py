@@ -149,7 +149,8 @@ class Worker:
         self._slots = asyncio.Semaphore(self._options.parallel_starts or 2 * (os.cpu_count() or 1))
         self._leftovers: set[str] = set()
         """Task ids that the ports knew at the start: what is unknown now may be older than this agent."""
-        self._images_in_use: tuple[str, ...] = ()
+        self._images_in_use: tuple[str, ...] | None = None
+        """As it was at the last release; None before the first, when a former agent's may be mounted."""
         self._unsaved = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()

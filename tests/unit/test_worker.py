@@ -53,6 +53,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.paths = Paths(state=directory / "state", run=directory / "run")
         self.machine = Machine()
+        self.options = WorkerOptions(drain_delay=0.05, hook_timeout=1.0)
         self.reports: dict[str, list[TaskStatus]] = {}
         self.left_at_end: dict[str, tuple[bool, bool]] = {}
         """Whether container and namespace were still there when a task's end was reported."""
@@ -70,7 +71,7 @@ class Bench:
             network=FakeNetwork(machine),
             clock=SystemClock(),
             report=self._report,
-            options=WorkerOptions(drain_delay=0.05, hook_timeout=1.0),
+            options=self.options,
         )
         return self.worker
 
@@ -504,6 +505,17 @@ async def test_a_running_task_of_the_managers_without_a_container_has_failed(ben
         await worker.apply(full(replace(task(), status=TaskStatus(state=S.RUNNING))))
         await bench.reaches("t1", S.FAILED)
     assert not bench.machine.started_in_all
+
+
+async def test_images_nobody_uses_are_let_go_and_the_network_is_repaired(bench: Bench) -> None:
+    bench.machine.mounted.add("of-a-former-agent")
+    bench.options = replace(bench.options, resync_interval=0.02)
+    async with bench.agent() as worker:
+        await worker.apply(full(task("t1"), task("t2", image="job")))
+        await bench.reaches("t1", S.RUNNING)
+        await bench.reaches("t2", S.COMPLETE)
+        await bench.until(lambda: bench.machine.mounted == {"web"})
+        await bench.until(lambda: bench.happened("repair"))
 
 
 async def test_damaged_records_are_survived(bench: Bench) -> None:
