@@ -40,6 +40,7 @@ _DOUBT = 0.4
 _METADATA = (("hasleader", "true"),)
 """Asks a member to refuse at once, or to end the stream, while it knows of no leader."""
 
+T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
 
@@ -131,6 +132,18 @@ def translate(error: grpc.aio.AioRpcError, endpoint: str) -> PyswarmError:
     return _CLASSES.get(error.code(), Unavailable)(f"etcd at {endpoint}: {details}")
 
 
+async def _replaced(answer: Awaitable[T]) -> T:
+    """A call's answer. gRPC pretends that we were cancelled when the call's channel is closed under it (see
+    `EtcdClient.configure`): that is Unavailable for us, and another endpoint's turn."""
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Unavailable("the connection to etcd was replaced during the call") from None
+
+
 class _Answer(Protocol):
     """All of etcd's answers have a header."""
 
@@ -143,6 +156,7 @@ class _Endpoint:
     def __init__(self, address: str, tls: Tls | None) -> None:
         self.address = address
         self.avoid_until = 0.0
+        self.closed = False
         self.term = 0
         """Raft's term as of the last answer; 0 before the first."""
         if tls is None:
@@ -151,6 +165,15 @@ class _Endpoint:
         credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
         self.channel = grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
 
+    async def close(self, grace: float | None = None) -> None:
+        self.closed = True
+        await self.channel.close(grace)
+
+    def check_open(self) -> None:
+        """Before each use of the channel. Raises Unavailable."""
+        if self.closed:
+            raise Unavailable("the connection to etcd was replaced")
+
     def ready(self) -> bool:
         return self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
 
@@ -158,13 +181,14 @@ class _Endpoint:
         self.avoid_until = asyncio.get_running_loop().time() + AVOID
 
     async def unary(self, call: Call[RequestT, ResponseT], request: RequestT, timeout: float) -> ResponseT:
+        self.check_open()
         method = self.channel.unary_unary(
             call.path,
             request_serializer=call.request.SerializeToString,
             response_deserializer=call.response.FromString,
         )
         metadata = _METADATA if call.path.startswith(("/etcdserverpb.KV/", "/etcdserverpb.Lease/")) else None
-        answer = cast("ResponseT", await method(request, timeout=timeout, metadata=metadata))
+        answer = cast("ResponseT", await _replaced(method(request, timeout=timeout, metadata=metadata)))
         self.term = cast("_Answer", answer).header.raft_term or self.term
         return answer
 
@@ -196,7 +220,7 @@ class _Endpoint:
         """Whether a write sent in that term may have gone astray."""
         try:
             status = await self.unary(STATUS, pb.StatusRequest(), _DOUBT)
-        except grpc.aio.AioRpcError:
+        except (grpc.aio.AioRpcError, Unavailable):
             return True
         return status.leader == 0 or status.raftTerm != (term or status.raftTerm)
 
@@ -234,13 +258,13 @@ class EtcdClient:
             self._endpoints = [kept.get(a) or _Endpoint(a, self._tls) for a in self._addresses]
         for endpoint in old:
             if endpoint not in self._endpoints:
-                await endpoint.channel.close(grace=1.0)
+                await endpoint.close(grace=1.0)
 
     async def close(self) -> None:
         self._closed = True
         endpoints, self._endpoints = self._endpoints, []
         for endpoint in endpoints:
-            await endpoint.channel.close(None)
+            await endpoint.close()
 
     def _all(self) -> list[_Endpoint]:
         if self._closed:
@@ -300,9 +324,11 @@ class EtcdClient:
                 endpoint.failed()
                 if not repeatable and (error.details() or "") not in _REFUSED:
                     raise last from None
-            except Unavailable:
+            except Unavailable as error:
+                last = error
                 endpoint.failed()
-                raise
+                if not repeatable:
+                    raise
             await asyncio.sleep(0.05)
         raise last or Unavailable(f"no answer from etcd in time ({', '.join(self._addresses)})")
 
@@ -318,7 +344,7 @@ class EtcdClient:
             raise translate(error, address) from None
         finally:
             if known is None:
-                await endpoint.channel.close(None)
+                await endpoint.close()
 
     def keep_alive(self, lease: int) -> KeepAlive:
         """Renews a lease; close it in the end."""
@@ -379,9 +405,9 @@ class KeepAlive:
         try:
             async with asyncio.timeout(timeout):
                 call = self._call if self._call is not None else await self._open(timeout)
-                await call.write(pb.LeaseKeepAliveRequest(ID=self._lease))
-                answer = await call.read()
-        except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await _replaced(call.write(pb.LeaseKeepAliveRequest(ID=self._lease)))
+                answer = await _replaced(call.read())
+        except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError, Unavailable):
             if self._endpoint is not None:
                 self._endpoint.failed()
         finally:
@@ -395,6 +421,7 @@ class KeepAlive:
         self, timeout: float
     ) -> grpc.aio.StreamStreamCall[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]:
         self._endpoint = await self._pick(timeout)
+        self._endpoint.check_open()
         method = self._endpoint.channel.stream_stream(
             LEASE_KEEP_ALIVE.path,
             request_serializer=pb.LeaseKeepAliveRequest.SerializeToString,
@@ -411,7 +438,9 @@ class KeepAlive:
 
 async def _first_connected(endpoints: Sequence[_Endpoint], timeout: float) -> _Endpoint | None:
     """The first of the endpoints to connect (the earlier in the list when several do), or None in time."""
-    waits = {asyncio.ensure_future(e.channel.channel_ready()): e for e in endpoints}
+    waits = {asyncio.ensure_future(e.channel.channel_ready()): e for e in endpoints if not e.closed}
+    if not waits:
+        return None
     try:
         done, _ = await asyncio.wait(waits, timeout=max(timeout, 0), return_when=asyncio.FIRST_COMPLETED)
         connected = [e for wait, e in waits.items() if wait in done and wait.exception() is None]
@@ -437,6 +466,7 @@ async def _watch_once(
     endpoint: _Endpoint, key: bytes, range_end: bytes, start: int
 ) -> AsyncGenerator[pb.WatchResponse, None]:
     """The responses of one watch on one endpoint, fragments put together. Raises Compacted, Unavailable."""
+    endpoint.check_open()
     method = endpoint.channel.stream_stream(
         WATCH.path,
         request_serializer=pb.WatchRequest.SerializeToString,
@@ -448,9 +478,9 @@ async def _watch_once(
     call = method(None, metadata=_METADATA)
     whole: pb.WatchResponse | None = None
     try:
-        await call.write(pb.WatchRequest(create_request=create))
+        await _replaced(call.write(pb.WatchRequest(create_request=create)))
         while True:
-            response = await call.read()
+            response = await _replaced(call.read())
             if not isinstance(response, pb.WatchResponse):
                 raise Unavailable(f"etcd at {endpoint.address} ended the watch")
             if response.canceled:
@@ -466,5 +496,7 @@ async def _watch_once(
                 whole = None
     except grpc.aio.AioRpcError as error:
         raise translate(error, endpoint.address) from None
+    except asyncio.InvalidStateError:
+        raise Unavailable(f"etcd at {endpoint.address} ended the watch") from None
     finally:
         call.cancel()

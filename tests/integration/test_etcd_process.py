@@ -399,11 +399,24 @@ async def test_renewed_certificate_is_used_without_a_restart(member: Member, roo
     client = member.client()
     store = EtcdStore(client)
     assert len((await store.list()).objects) == 2
-    async with store.watch((await store.list()).revision) as batches:
+    async with (
+        store.watch((await store.list()).revision) as batches,
+        store.campaign("one") as leadership,
+    ):
+        lost = asyncio.create_task(leadership.lost())
+        watching = asyncio.ensure_future(anext(batches))
+        leaders = store.leaders()
+        assert await anext(leaders) == "one"
+        following = asyncio.ensure_future(anext(leaders))
+        await asyncio.sleep(0.3)  # all of them are under way
         member.process.update_tls(renewed)
         await client.configure(tls=renewed)
-        await store.commit([Put(task("t3"))])
-        assert (await within(anext(batches))).events[0].id == "t3"
+        await store.commit([Put(task("t3"))], leadership.fence)
+        assert (await within(watching)).events[0].id == "t3"
+        await asyncio.sleep(1.5)  # longer than the lease
+        assert not lost.done() and not following.done()
+        lost.cancel()
+    assert await within(following) is None
     assert member.process.pid == pid
     await client.close()
 
