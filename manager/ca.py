@@ -223,4 +223,5 @@ class CAService:
             role=node.spec.role,
             managers=tuple(self._managers()),
             cluster_id=cluster.id,
+            data_path_port=cluster.spec.data_path_port,
         )

@@ -113,6 +113,7 @@ class Agent:
             addr=self._config.advertise_addr,
             data_path_addr=self._config.data_path_addr,
             remember_managers=self._remember_managers,
+            registered=self._note_session,
         )
 
     def _tls(self) -> TLS:
@@ -121,6 +122,12 @@ class Agent:
     def _remember_managers(self, managers: Sequence[str]) -> None:
         self._config = replace(self._config, managers=tuple(managers))
         nodeconfig.save(self._config)
+
+    def _note_session(self, manager: str) -> None:
+        if manager:
+            self._config.session_file.write_text(f"{manager}\n")
+        else:
+            self._config.session_file.unlink(missing_ok=True)
 
     def _images_in_use(self) -> list[str]:
         return [task.spec.container.image for task in self._worker.tasks().values()]

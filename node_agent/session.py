@@ -98,7 +98,9 @@ class Session:
         addr: str,
         data_path_addr: str,
         remember_managers: Callable[[Sequence[str]], None],
+        registered: Callable[[str], None] = lambda manager: None,
     ) -> None:
+        """`registered` is told the manager of each session when it begins, and "" when it has ended."""
         self._worker = worker
         self._answerer = answerer
         self._outbox = outbox
@@ -110,6 +112,7 @@ class Session:
         self._addr = addr
         self._data_path_addr = data_path_addr
         self._remember_managers = remember_managers
+        self._registered = registered
         self._period = 1.0
         self._random = random.Random()
 
@@ -139,10 +142,12 @@ class Session:
                 first: SessionMessage = await anext(messages)
             self._take(first)
             log.info("registered with manager %s", manager)
+            self._registered(manager)
             await self._serve(stub, first.session_id, messages)
         except TimeoutError:
             raise Unavailable(f"manager {manager} did not answer in {MANAGER_TIMEOUT:.0f} s") from None
         finally:
+            self._registered("")
             await connection.close(None)
 
     def _take(self, message: SessionMessage) -> None:

@@ -454,6 +454,7 @@ class IssueResponse:
     role: str
     managers: tuple[str, ...] = ()
     cluster_id: str = ""
+    data_path_port: int = 4789
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,7 +105,9 @@ def init(options: InitOptions) -> InitResult:
         options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         options.state_dir.chmod(0o700)
         tmpfs.ensure(options.run_dir)
-        node = NodeSpec(role="manager", availability=_availability(options), labels=options.labels)
+        node = NodeSpec(
+            role="manager", availability=_availability(options.availability), labels=options.labels
+        )
         bootstrap.prepare(config, spec, node, SystemClock(), RandomIds())
         start(config)
         return _wait_ready(config)
@@ -151,10 +153,10 @@ def _check_unused(state: Path) -> None:
         )
 
 
-def _availability(options: InitOptions) -> Any:  # Any: checked here, a Literal for the spec
-    if options.availability not in ("active", "pause", "drain"):
-        raise Invalid(f"availability {options.availability!r}: it is one of active, pause, drain")
-    return options.availability
+def _availability(text: str) -> Any:  # Any: checked here, a Literal for the spec
+    if text not in ("active", "pause", "drain"):
+        raise Invalid(f"availability {text!r}: it is one of active, pause, drain")
+    return text
 
 
 def _cluster_spec(options: InitOptions) -> ClusterSpec:

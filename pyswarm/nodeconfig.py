@@ -82,6 +82,11 @@ class NodeConfig:
         return self.run / "pyswarm.sock"
 
     @property
+    def session_file(self) -> Path:
+        """There while the agent is registered with a manager; names the manager."""
+        return self.run / "session"
+
+    @property
     def certs(self) -> Path:
         return self.state / "certs"
 

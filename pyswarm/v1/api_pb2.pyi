@@ -498,18 +498,20 @@ class IssueRequest(_message.Message):
     def __init__(self, csr: _Optional[str] = ..., token: _Optional[str] = ..., availability: _Optional[str] = ..., addr: _Optional[str] = ...) -> None: ...
 
 class IssueResponse(_message.Message):
-    __slots__ = ("node_id", "cert", "role", "managers", "cluster_id")
+    __slots__ = ("node_id", "cert", "role", "managers", "cluster_id", "data_path_port")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CERT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     MANAGERS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_PATH_PORT_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     cert: str
     role: str
     managers: _containers.RepeatedScalarFieldContainer[str]
     cluster_id: str
-    def __init__(self, node_id: _Optional[str] = ..., cert: _Optional[str] = ..., role: _Optional[str] = ..., managers: _Optional[_Iterable[str]] = ..., cluster_id: _Optional[str] = ...) -> None: ...
+    data_path_port: int
+    def __init__(self, node_id: _Optional[str] = ..., cert: _Optional[str] = ..., role: _Optional[str] = ..., managers: _Optional[_Iterable[str]] = ..., cluster_id: _Optional[str] = ..., data_path_port: _Optional[int] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("csr",)
