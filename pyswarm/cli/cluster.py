@@ -152,6 +152,50 @@ def init(
 
 
 @click.command(cls=GoCommand)
+@click.argument("remote", metavar="HOST:PORT")
+@click.option("--token", required=True, help="Token for entry into the swarm.")
+@click.option("--advertise-addr", default="", help="Advertised address (format: <ip|interface>).")
+@click.option("--availability", type=click.Choice(("active", "pause", "drain")), default="active")
+@click.option("--data-path-addr", default="", help="Address or interface for data path traffic.")
+@click.option(
+    "--cgroup-parent", default="/pyswarm", show_default=True, help="Parent cgroup of all containers."
+)
+@click.option("--link-prefix", default="ps", hidden=True)
+@click.option("--insecure-registry", multiple=True, help="Registry to use without TLS (host[:port]).")
+@click.option("--generic-resource", multiple=True, help="Resource of this node (kind=value).")
+def join(
+    remote: str,
+    token: str,
+    advertise_addr: str,
+    availability: str,
+    data_path_addr: str,
+    cgroup_parent: str,
+    link_prefix: str,
+    insecure_registry: tuple[str, ...],
+    generic_resource: tuple[str, ...],
+) -> None:
+    """Join a cluster as a worker."""
+    from pyswarm import joining
+
+    app = current_app()
+    options = joining.JoinOptions(
+        token=token,
+        remote=remote,
+        advertise_addr=advertise_addr,
+        data_path_addr=data_path_addr,
+        availability=availability,
+        state_dir=app.state_dir,
+        run_dir=app.run_dir,
+        cgroup_parent=cgroup_parent,
+        link_prefix=link_prefix,
+        insecure_registries=insecure_registry,
+        generic_resources=generic_resource,
+    )
+    config = joining.join(options)
+    click.echo(f"This node ({config.node_id}) joined a swarm as a {config.role}.")
+
+
+@click.command(cls=GoCommand)
 @click.option("-f", "--force", is_flag=True, help="Force this node to leave the swarm, ignoring warnings.")
 @click.option("--purge", is_flag=True, help="Also delete this node's volumes and images.")
 def leave(force: bool, purge: bool) -> None:
@@ -398,5 +442,6 @@ def swarm() -> None:
 
 
 swarm.add_command(init)
+swarm.add_command(join)
 swarm.add_command(leave)
 swarm.add_command(join_token)

@@ -1,0 +1,149 @@
+"""Joining a cluster as a worker: trust by the token's digest, a certificate for a key made here, an agent.
+
+The token says which CA to trust before anything secret is sent: the manager's own certificate only serves to
+ask for the CA's, and that must have the digest in the token. Everything is written after the manager agreed;
+what was written is taken away again when the agent does not start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from pyswarm import daemon, nodeconfig, pki, tmpfs
+from pyswarm.api import Empty, IssueRequest, IssueResponse, RootCAResponse
+from pyswarm.clock import RandomIds
+from pyswarm.errors import Conflict, Invalid, Unavailable
+from pyswarm.nodeconfig import NodeConfig, write_private
+from pyswarm.rpc import TLS, Stub, channel
+
+TIMEOUT = 20.0
+"""Seconds for each answer of the manager."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinOptions:
+    """`pyswarm join`'s flags."""
+
+    token: str
+    remote: str
+    """host:port of a manager's join listener; the port is 2377 where none is said."""
+    advertise_addr: str = ""
+    data_path_addr: str = ""
+    availability: str = "active"
+    state_dir: Path = nodeconfig.STATE_DIR
+    run_dir: Path = nodeconfig.RUN_DIR
+    cgroup_parent: str = "/pyswarm"
+    link_prefix: str = "ps"
+    insecure_registries: tuple[str, ...] = ()
+    generic_resources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the manager answered, and the key that it signed."""
+
+    answer: IssueResponse
+    ca: str
+    key: bytes
+
+
+def join(options: JoinOptions) -> NodeConfig:
+    """Make this machine a worker of the cluster; returns its settings. Raises Conflict when it is a node
+    already, PermissionDenied for a token or CA that is not right, Unavailable when no manager answers."""
+    if (options.state_dir / "node.json").exists():
+        raise Conflict(
+            "this node is already part of a swarm: use `pyswarm leave` to leave it and join another one"
+        )
+    daemon.check_machine()
+    token = pki.parse_token(options.token)
+    host, port = daemon.split_port(options.remote)
+    if not host:
+        raise Invalid(f"invalid address {options.remote!r}: write HOST:2377, where a manager listens")
+    advertise = (
+        daemon.address_of(options.advertise_addr) if options.advertise_addr else daemon.default_address()
+    )
+    admission = asyncio.run(_admitted(host, port or 2377, token, options, advertise))
+    if admission.answer.role != "worker":
+        raise Invalid(
+            f"the token is a manager's: join with the worker's token (`pyswarm join-token worker`), and remove "
+            f"the record that this attempt made with `pyswarm node rm {admission.answer.node_id}`"
+        )
+    config = _config(options, admission, advertise)
+    try:
+        _write(config, admission)
+        tmpfs.ensure(config.run)
+        daemon.start(config)
+    except BaseException:
+        daemon.leave(config.state, config.run, force=True)
+        raise
+    return config
+
+
+async def _admitted(
+    host: str, port: int, token: pki.JoinToken, options: JoinOptions, advertise: str
+) -> Admission:
+    leaf = await asyncio.to_thread(_certificate_of, host, port)
+    target = f"dns:///{host}:{port}"
+    ca = cast("RootCAResponse", await _ask(target, leaf.encode(), "CA.GetRootCA", Empty())).cert
+    pki.check_trust(token, ca)
+    key = pki.new_key()
+    request = IssueRequest(
+        csr=pki.create_request(key, RandomIds().new_id()).decode(),
+        token=str(token),
+        availability=options.availability,
+        addr=advertise,
+    )
+    answer = cast("IssueResponse", await _ask(target, ca.encode(), "CA.Issue", request))
+    return Admission(answer, ca, key)
+
+
+def _certificate_of(host: str, port: int) -> str:
+    """The certificate that the listener shows, trusted for nothing yet."""
+    try:
+        return ssl.get_server_certificate((host, port), timeout=TIMEOUT)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot reach a manager at {host}:{port}: {error}: is the address right, and the port open?"
+        ) from None
+
+
+async def _ask(target: str, ca: bytes, method: str, request: object) -> RootCAResponse | IssueResponse:
+    opened = channel(target, tls=TLS(ca=ca))
+    try:
+        return await Stub(opened, TIMEOUT).unary(method, request, wait=True)
+    finally:
+        await opened.close(None)
+
+
+def _config(options: JoinOptions, admission: Admission, advertise: str) -> NodeConfig:
+    data_path = daemon.address_of(options.data_path_addr) if options.data_path_addr else advertise
+    answer = admission.answer
+    return NodeConfig(
+        node_id=answer.node_id,
+        cluster_id=answer.cluster_id,
+        role="worker",
+        advertise_addr=advertise,
+        data_path_addr=data_path,
+        managers=answer.managers,
+        state_dir=str(options.state_dir),
+        run_dir=str(options.run_dir),
+        cgroup_parent=options.cgroup_parent,
+        link_prefix=options.link_prefix,
+        insecure_registries=options.insecure_registries,
+        generic_resources=options.generic_resources,
+        service_manager="systemd" if daemon.systemd_runs() else "supervisor",
+    )
+
+
+def _write(config: NodeConfig, admission: Admission) -> None:
+    config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config.state.chmod(0o700)
+    config.certs.mkdir(mode=0o700, exist_ok=True)
+    write_private(config.certs / "ca.pem", admission.ca.encode())
+    write_private(config.certs / "node.pem", admission.answer.cert.encode())
+    write_private(config.certs / "node.key", admission.key)
+    nodeconfig.save(config)
