@@ -24,6 +24,7 @@ from node_agent.network.plan import RESOLVER, Zone, lookup, reverse_lookup
 
 _log = logging.getLogger(__name__)
 
+RESOLVER_PORT = 65053
 TTL = 2
 """Seconds. Short, since what a name leads to changes with every task (Swarm's 600 s is a standing complaint)."""
 A, PTR, AAAA, OPT, ANY = 1, 12, 28, 41, 255
@@ -194,7 +195,8 @@ class Client:
 
 
 def open_sockets() -> tuple[socket.socket, socket.socket]:
-    """UDP and TCP socket at 127.0.0.11:53 of the calling thread's namespace, whose loopback is up.
+    """UDP and TCP socket of the resolver in the calling thread's namespace, whose loopback is up: at a port
+    that `netlink.resolver_rules` make 127.0.0.11:53, so that port 53 is free for the task.
 
     (Bound before that, by IP_FREEBIND, the UDP socket would answer from 127.0.0.1 and no stub resolver with a
     connected socket would hear it.)
@@ -206,7 +208,7 @@ def open_sockets() -> tuple[socket.socket, socket.socket]:
             opened.append(item)
             if kind == socket.SOCK_STREAM:
                 item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            item.bind((RESOLVER, 53))
+            item.bind((RESOLVER, RESOLVER_PORT))
         opened[1].listen(64)
     except BaseException:
         for item in opened:

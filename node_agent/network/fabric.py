@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from node_agent.network import dns, namespaces, netlink, nft
 from node_agent.network.plan import (
+    RESOLVER,
     TRANSIT,
     TRANSIT_MARK,
     Interface,
@@ -35,6 +37,8 @@ from node_agent.network.plan import (
     veth_name,
 )
 from pyswarm.errors import Conflict, Fatal, Invalid, PyswarmError
+
+_log = logging.getLogger(__name__)
 
 _RULE_PRIORITY = 100
 _SOURCE_TABLE = 1000
@@ -63,6 +67,9 @@ _TASK_SYSCTLS = {
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "2",
 }
+_FIREWALLS = (("ip filter", "FORWARD", "policy drop"), ("inet firewalld", "filter_FORWARD", "reject"))
+"""Others' chains that may stop forwarded packets, and how to tell that they do."""
+_RESOLVER_RULES = netlink.resolver_rules(RESOLVER, dns.RESOLVER_PORT)
 _NO_IPV6 = {"net/ipv6/conf/default/disable_ipv6": "1"}
 """For links that are made later: the loopback keeps ::1."""
 
@@ -266,16 +273,24 @@ class Fabric:
         )
 
     def _pass_firewall(self) -> None:
-        """Let the transit's packets through iptables' FORWARD chain where that drops by policy, as Docker makes
-        it do: a packet has to pass every table, ours cannot accept it for another."""
-        chain = self._nft_host.listing_of_chain("ip filter", "FORWARD")
-        if "policy drop" in chain and f'"{self._transit}"' not in chain:
-            for side in ("iifname", "oifname"):
-                self._nft_host.run(f'insert rule ip filter FORWARD {side} "{self._transit}" accept')
+        """Let the transit's packets through where iptables' FORWARD chain drops by policy, as Docker and ufw make
+        it do, or firewalld refuses: a packet has to pass every table, ours cannot accept it for another."""
+        for family_table, chain, sign in _FIREWALLS:
+            listing = self._nft_host.listing_of_chain(family_table, chain)
+            if sign in listing and f'"{self._transit}"' not in listing:
+                rules = [
+                    f'insert rule {family_table} {chain} {side} "{self._transit}" accept'
+                    for side in ("iifname", "oifname")
+                ]
+                try:
+                    self._nft_host.run("\n".join(rules))
+                except nft.NftError as exc:
+                    _log.warning("published ports and ways out may be cut by %s: %s", family_table, exc)
 
     def _leave_firewall(self) -> None:
-        for handle in self._nft_host.handles("ip filter", "FORWARD", f'"{self._transit}" accept'):
-            self._nft_host.run(f"delete rule ip filter FORWARD handle {handle}")
+        for family_table, chain, _ in _FIREWALLS:
+            for handle in self._nft_host.handles(family_table, chain, f'"{self._transit}" accept'):
+                self._nft_host.run(f"delete rule {family_table} {chain} handle {handle}")
 
     def _forward_on_host(self) -> None:
         """Turn on forwarding, and remember what it was before the first agent."""
@@ -522,9 +537,10 @@ class Fabric:
     def _furnish(self, task_id: str, plan: TaskPlan) -> Sockets:
         """In the new namespace: sysctls, resolver sockets, links, addresses and routes."""
         namespaces.write_sysctls(_TASK_SYSCTLS if plan.ipv6 else _TASK_SYSCTLS | _NO_IPV6)
+        netlink.transaction(_RESOLVER_RULES)
         with contextlib.closing(netlink.Socket()) as inner:
             self._plug(task_id, plan)
-            inner.run(_task_messages(plan))
+            inner.run(_task_messages(plan))  # last: addresses mean that the namespace is complete
         return Sockets(*dns.open_sockets())
 
     def _plug(self, task_id: str, plan: TaskPlan) -> None:

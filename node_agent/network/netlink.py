@@ -507,6 +507,105 @@ def _link(body: bytes) -> Link:
     )
 
 
+# ---------------------------------------------------------------------------------- a task's resolver port
+
+_NFT_TABLE, _NFT_CHAIN, _NFT_RULE = 10 << 8 | 0, 10 << 8 | 3, 10 << 8 | 6
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_HOOK_OUTPUT = 3
+_PROTOCOLS = ((socket.IPPROTO_UDP, 6), (socket.IPPROTO_TCP, 16))
+"""Protocol, and where its header has the checksum."""
+_SOURCE, _DESTINATION = (12, 0), (16, 2)
+"""Offsets of address and port in the network and the transport header."""
+
+
+def resolver_rules(address: str, port: int) -> tuple[Message, ...]:
+    """nftables messages that lead port 53 of a loopback address to `port`, and answers back, without connection
+    tracking: so a task's own name server may have port 53 on all addresses.
+
+    Packed by hand (nf_tables.h): the same bytes for each task, and safe in many threads at once, which
+    libnftables is not. Queries are changed after, answers before connection tracking looks at them (-200),
+    for tasks that use it themselves.
+    """
+    table = attr(1, b"resolver\0")
+    messages = [_nft_message(_NFT_TABLE, table + attr(2, _be32(0)), "resolver table")]
+    for chain, priority in ((b"ask\0", 0), (b"answer\0", -300)):
+        hook = _nest(4, attr(1, _be32(_HOOK_OUTPUT)) + attr(2, _be32(priority & 0xFFFFFFFF)))
+        body = table + attr(3, chain) + hook + attr(7, b"filter\0")
+        messages.append(_nft_message(_NFT_CHAIN, body, "resolver chain"))
+    for protocol, checksum in _PROTOCOLS:
+        for chain, place, old, new in ((b"ask\0", _DESTINATION, 53, port), (b"answer\0", _SOURCE, port, 53)):
+            where = socket.inet_aton(address), place, protocol, checksum
+            body = table + attr(2, chain) + _nest(4, _rewrite(*where, old, new))
+            messages.append(_nft_message(_NFT_RULE, body, "resolver rule"))
+    return tuple(messages)
+
+
+def _rewrite(
+    address: bytes, place: tuple[int, int], protocol: int, checksum: int, old: int, new: int
+) -> bytes:
+    """Expressions: address, protocol and port are these: then the port becomes the new one."""
+    load_address = attr(1, _be32(1)) + attr(2, _be32(1)) + attr(3, _be32(place[0])) + attr(4, _be32(4))
+    load_port = attr(1, _be32(1)) + attr(2, _be32(2)) + attr(3, _be32(place[1])) + attr(4, _be32(2))
+    write_port = attr(5, _be32(1)) + attr(2, _be32(2)) + attr(3, _be32(place[1])) + attr(4, _be32(2))
+    write_port += attr(6, _be32(1)) + attr(7, _be32(checksum))
+    return (
+        _expression(b"payload\0", load_address)
+        + _expression(b"cmp\0", _equals(address))
+        + _expression(b"meta\0", attr(1, _be32(1)) + attr(2, _be32(16)))
+        + _expression(b"cmp\0", _equals(bytes([protocol])))
+        + _expression(b"payload\0", load_port)
+        + _expression(b"cmp\0", _equals(struct.pack("!H", old)))
+        + _expression(b"immediate\0", attr(1, _be32(1)) + _nest(2, attr(1, struct.pack("!H", new))))
+        + _expression(b"payload\0", write_port)
+    )
+
+
+def _expression(name: bytes, data: bytes) -> bytes:
+    return _nest(1, attr(1, name) + _nest(2, data))
+
+
+def _equals(value: bytes) -> bytes:
+    return attr(1, _be32(1)) + attr(2, _be32(0)) + _nest(3, attr(1, value))
+
+
+def _nest(kind: int, payload: bytes) -> bytes:
+    return attr(kind | 0x8000, payload)
+
+
+def _be32(value: int) -> bytes:
+    return struct.pack("!I", value)
+
+
+def _nft_message(kind: int, body: bytes, what: str) -> Message:
+    return Message(kind, _NLM_F_CREATE, struct.pack("=BBH", socket.AF_INET, 0, 0) + body, f"add {what}")
+
+
+def transaction(messages: Sequence[Message]) -> None:
+    """Have nftables do all of the messages, or none, in the calling thread's namespace."""
+    item = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    with item:
+        item.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        item.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 20, 0))
+        item.bind((0, 0))
+        edge = struct.pack("=BB", socket.AF_UNSPEC, 0) + struct.pack("!H", 10)
+        parts = [_HEADER.pack(20, _BATCH_BEGIN, _NLM_F_REQUEST, 0, 0) + edge]
+        for sequence, message in enumerate(messages, 1):
+            flags = message.flags | _NLM_F_REQUEST | _NLM_F_ACK
+            parts.append(
+                _HEADER.pack(16 + len(message.body), message.type, flags, sequence, 0) + message.body
+            )
+        parts.append(_HEADER.pack(20, _BATCH_END, _NLM_F_REQUEST, len(messages) + 1, 0) + edge)
+        item.send(b"".join(parts))
+        waiting = len(messages)
+        while waiting:
+            for kind, _flags, sequence, body in _messages(item.recv(65536)):
+                if kind != _NLMSG_ERROR:
+                    continue
+                waiting -= 1
+                if code := -int(struct.unpack_from("=i", body)[0]):
+                    raise NetlinkError(code, "", messages[max(sequence, 1) - 1].what)
+
+
 # ----------------------------------------------------------------------------------- connection tracking
 
 

@@ -56,7 +56,10 @@ def _nft(text: str) -> str:
         rules.close()
 
 
-_DROPPING = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"
+_DROPPING = """
+table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }
+table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; reject; }; }
+"""
 
 
 async def test_a_firewall_that_drops_forwarded_packets_is_passed_and_left_as_it_was(lab: Lab) -> None:
@@ -75,7 +78,7 @@ async def test_a_firewall_that_drops_forwarded_packets_is_passed_and_left_as_it_
         assert lab.in_outside(lambda: tcp(machine.addr, 8080)) == f"web {OUTSIDE}"
     await machine.call("stop", remove=True)
     left = machine.inside(lambda: _nft("list ruleset"))
-    assert "pst-up" not in left and "policy drop" in left
+    assert "pst-up" not in left and "policy drop" in left and "reject" in left
 
 
 async def test_one_broken_network_leaves_the_others_alone(lab: Lab) -> None:
@@ -201,8 +204,7 @@ async def test_name_server_in_the_tasks_own_network(lab: Lab) -> None:
     client, server = task("client", net, other, dns_nameservers=("10.0.1.53",)), task("dns", net)
     await machine.call("apply", tables(net, other), (), by_id(client, server))
     await machine.call("attach_many", [client, server])
-    # The resolver of the server's own namespace has 127.0.0.11 alone, so all other addresses are free.
-    upstream = machine.in_task("dns", lambda: Upstream("10.0.1.53"))
+    upstream = machine.in_task("dns", Upstream)  # on all addresses: port 53 is the task's own
     lab.on_close(upstream.close)
 
     def ask(tcp_too: bool) -> list[str]:
@@ -212,6 +214,16 @@ async def test_name_server_in_the_tasks_own_network(lab: Lab) -> None:
 
     assert machine.in_task("client", lambda: ask(False)) == ["198.51.100.7"]
     assert machine.in_task("client", lambda: ask(True)) == ["198.51.100.7"]
+    assert machine.in_task("dns", lambda: _addresses("dns.dns")) == ["10.0.1.53"]
+    machine.kill()
+    await machine.start()
+    await machine.call("apply", tables(net, other), (), by_id(client, server))
+    assert machine.in_task("dns", lambda: _addresses("dns.dns")) == ["10.0.1.53"]
+
+
+def _addresses(name: str) -> list[str]:
+    answer = dnslib.DNSRecord.question(name).send("127.0.0.11", 53, timeout=5)
+    return [str(rr.rdata) for rr in dnslib.DNSRecord.parse(answer).rr]
 
 
 async def test_the_nodes_address_may_change(lab: Lab) -> None:
