@@ -307,11 +307,13 @@ async def test_adoption_without_a_restart(agent: Agent) -> None:
     tasks = (
         task("t1"),
         task("t2", number=3),
-        task("t3", "/bin/sh", "-c", "sleep 0.5; exit 7", number=4),
+        task("t3", "/bin/sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done", number=4),
     )
     async with agent.running() as worker:
         await worker.apply(full(*tasks))
         pids = [(await agent.reaches(each.id, S.RUNNING)).pid for each in tasks]
+        await agent.says("t3", "up")
+    os.kill(pids[2], signal.SIGTERM)
     async with agent.running() as worker:
         assert (await agent.reaches("t3", S.FAILED)).exit_code == 7
         assert [worker.tasks()[each].status.pid for each in ("t1", "t2")] == pids[:2]
