@@ -153,9 +153,7 @@ async def _ours(paths: Paths, launches: Sequence[Launch], parallel: int) -> tupl
         runtime.close()
 
 
-async def _all(
-    work: Callable[[Launch], Awaitable[None]], launches: Sequence[Launch], parallel: int
-) -> None:
+async def _all(work: Callable[[Launch], Awaitable[None]], launches: Sequence[Launch], parallel: int) -> None:
     waiting = list(reversed(launches))
 
     async def worker() -> None:

@@ -45,10 +45,15 @@ def seccomp_machine() -> seccomp.Machine:
 
 def program(name: str, package: str, why: str) -> str:
     """The path of a program; MissingProgram, naming the package, when it is not installed."""
-    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin")
+    path = installed(name)
     if path is None:
         raise MissingProgram(name, package, why)
     return path
+
+
+def installed(name: str) -> str | None:
+    """The path of a program, looked for where root's programs are too; None when it is not installed."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin")
 
 
 def devices(paths: Sequence[str]) -> Mapping[str, Sequence[DeviceNode]]:

@@ -49,8 +49,9 @@ KILL_TIMEOUT = 10.0
 """Seconds a killed container may take to be gone (its processes may wait for a disk)."""
 MOST_PROBE_OUTPUT = 4096
 _FIFO_TIMEOUT = 10.0
-_BROKEN_START = "write exec fifo"
+_BROKEN_START = b"write exec fifo"
 _RUNTIME_ALIASES: Mapping[str, str] = {"io.containerd.runc.v2": "runc", "oci": "runc"}
+_WELL_KNOWN = ("crun", "kata-runtime", "runc", "runsc", "youki")
 _PACKAGES: Mapping[str, str] = {"runc": "runc", "crun": "crun", "conmon": "conmon"}
 
 
@@ -133,7 +134,8 @@ class Conmon:
 
     def runtime_names(self) -> Sequence[str]:
         """The OCI runtimes that a spec may name on this node."""
-        return sorted({self._default_runtime, *self._runtimes})
+        installed = (name for name in _WELL_KNOWN if host.installed(name))
+        return sorted({self._default_runtime, *self._runtimes, *installed})
 
     def close(self) -> None:
         """Forget everything and give back descriptors. Containers and their monitors live on."""
@@ -215,13 +217,17 @@ class Conmon:
         return self._profiles.text(bundle.seccomp, bundle.capabilities)
 
     def _runtime_path(self, name: str) -> str:
-        """The program of an OCI runtime by the name that a spec gives it."""
+        """The program of an OCI runtime by the name that a spec gives it: only what is meant to be one, since
+        it is run as root."""
         wanted = _RUNTIME_ALIASES.get(name, name) or self._default_runtime
         path = self._runtime_paths.get(wanted)
         if path is None:
+            names = self.runtime_names()
+            if wanted not in names:
+                raise Invalid(
+                    f"runtime: {wanted!r} is no OCI runtime of this node: it has {', '.join(names)}"
+                )
             program = self._runtimes.get(wanted, wanted)
-            if "/" in wanted:
-                raise Invalid(f"runtime: {wanted!r} is a path: name one of the node's OCI runtimes")
             path = host.program(program, _PACKAGES.get(wanted, wanted), "the OCI runtime")
             self._runtime_paths[wanted] = path
         return path
@@ -288,12 +294,14 @@ class Conmon:
     def _never_ran(self, container: _Container) -> bool:
         """Whether the container ended because an agent was killed just while it let init go: its reader was
         gone before init had written, which init says in the log. Nothing of the command has run."""
-        if not (
-            container.known_to_runc and container.ended.done() and self._fifo(container.task_id).exists()
-        ):
+        if not container.known_to_runc or not container.ended.done() or container.ended.result().code != 1:
             return False
-        text = _read(self._paths.log(container.task_id))
-        return container.ended.result().code == 1 and _BROKEN_START in text and text.count("\n") == 1
+        if not self._fifo(container.task_id).exists():
+            return False
+        with suppress(OSError), self._paths.log(container.task_id).open("rb") as file:
+            text = file.read(4096)
+            return _BROKEN_START in text and text.count(b"\n") == 1
+        return False
 
     async def kill(self, task_id: str, signal: str) -> None:
         """See RuntimePort."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,16 @@ async def test_command_that_cannot_run(runtime: Conmon, make: Make, argv: Sequen
         await runtime.create(make(*argv))
     assert "level=" not in str(error.value)
     assert await runtime.known() == ()
+
+
+@pytest.mark.parametrize("name", ["nosuch", "bash", "/bin/bash"])
+async def test_runtime_that_is_none(runtime: Conmon, make: Make, name: str) -> None:
+    launch = make()
+    task = replace(launch.task, spec=replace(launch.task.spec, runtime=name))
+    with pytest.raises(Invalid, match=r"no OCI runtime of this node: it has .*runc"):
+        await runtime.create(replace(launch, task=task))
+    alias = replace(launch.task, spec=replace(launch.task.spec, runtime="io.containerd.runc.v2"))
+    assert await runtime.create(replace(launch, task=alias)) > 0
 
 
 async def test_mount_that_cannot_be(runtime: Conmon, make: Make) -> None:
