@@ -128,6 +128,7 @@ def _config(options: JoinOptions, admission: Admission, advertise: str) -> NodeC
         role="worker",
         advertise_addr=advertise,
         data_path_addr=data_path,
+        data_path_port=answer.data_path_port,
         managers=answer.managers,
         state_dir=str(options.state_dir),
         run_dir=str(options.run_dir),
