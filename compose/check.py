@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection, Mapping
 
 from compose.errors import Report, near_miss
 from compose.tree import Node, child_path, mapping, sequence
+
+_FIELD = r"[\d*/,\-A-Za-z?LW#]+"
+_CRON = re.compile(rf"(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|{_FIELD}(\s+{_FIELD}){{4}})\Z")
 
 
 def check(root: Node, report: Report, disabled: Mapping[str, Node]) -> None:
@@ -49,6 +53,7 @@ class _Checker:
         self._depends(name, value, path)
         self._health(value, path)
         self._scale(value, path)
+        self._cluster(value.get("x-pyswarm"), f"{path}.x-pyswarm")
         self._limits(value, path)
         self._mounts(value, path)
         self._build(value, path)
@@ -168,6 +173,32 @@ class _Checker:
                 name.pos,
             )
 
+    def _cluster(self, node: Node | None, path: str) -> None:
+        """What pyswarm adds: a schedule that can be read, bounds in order."""
+        schedule = node.get("schedule") if node is not None else None
+        if schedule is not None:
+            said = schedule.get("schedule") or schedule.get("cron")
+            if said is None:
+                self._report.error('key "cron" is missing', f"{path}.schedule", schedule.pos)
+            elif not _CRON.match(said.text().strip()):
+                message = f'"{said.text()}" is not a schedule: write five fields, or @hourly and the like'
+                self._report.error(message, f"{path}.schedule", said.pos)
+        autoscale = node.get("autoscale") if node is not None else None
+        if autoscale is None:
+            return
+        low, high = autoscale.get("min"), autoscale.get("max")
+        bounds = [bound.value for bound in (low, high) if bound is not None and isinstance(bound.value, int)]
+        if low is not None and len(bounds) == 2 and bounds[0] > bounds[1]:
+            self._report.error(f'"min" {bounds[0]} is above "max" {bounds[1]}', f"{path}.autoscale", low.pos)
+        if not any(autoscale.get(key) for key in ("cpu", "memory", "metric")):
+            self._report.error(
+                'needs what to scale by: "cpu", "memory", or "metric" and "target"',
+                f"{path}.autoscale",
+                autoscale.pos,
+            )
+        if (autoscale.get("metric") is None) != (autoscale.get("target") is None):
+            self._report.error('"metric" and "target" go together', f"{path}.autoscale", autoscale.pos)
+
     def _limits(self, value: Mapping[str, Node], path: str) -> None:
         deploy = value.get("deploy")
         resources = deploy.get("resources") if deploy is not None else None
@@ -215,6 +246,12 @@ class _Checker:
             self._report.error(
                 '"dockerfile" and "dockerfile_inline" exclude each other', f"{path}.build", file.pos
             )
+        for name, context in mapping(build.get("additional_contexts")).items():
+            target = context.text().removeprefix("service:")
+            if target != context.text() and target not in {**self._services, **self._disabled}:
+                hint = self._near(target, self._services)
+                place = child_path(f"{path}.build.additional_contexts", name)
+                self._report.error(f'service "{target}" is not defined{hint}', place, context.pos)
         platform = value.get("platform")
         platforms = sequence(build.get("platforms"))
         if platform is not None and platforms and platform.value not in [item.value for item in platforms]:

@@ -7,6 +7,7 @@ treats differently from one machine is in `compose.support`.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -127,6 +128,15 @@ def image_name(stack: str, service: str) -> str:
     return f"{stack}-{service}:latest"
 
 
+_PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::\d+)?"
+_IMAGE = re.compile(
+    rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@[A-Za-z][A-Za-z0-9.+_-]*:[0-9a-fA-F]{{32,}})?",
+    re.ASCII,
+)
+"""The grammar of image references, as registries have it."""
+
+
 class _Converter:
     def __init__(self, project: Project, stack: str) -> None:
         self._project = project
@@ -203,6 +213,12 @@ class _Converter:
         path = child_path("services", name)
         deploy = service.deploy or model.Deploy()
         image = service.image or image_name(self._stack, name)
+        if not _IMAGE.fullmatch(image):
+            self._report.error(
+                f'"{image}" is not the name of an image: write [registry/]name[:tag][@digest] in small letters',
+                f"{path}.image",
+                self._project.position("services", name, "image"),
+            )
         extra = service.pyswarm or model.Pyswarm()
         mode = self._mode(service, deploy, extra)
         placement = _placement(service, deploy, extra)

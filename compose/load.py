@@ -123,7 +123,10 @@ def load_project(
     warnings are errors. Raises `compose.errors.ComposeErrors` with every problem that was found.
     """
     if not files:
-        files = find_files(project_directory or Path.cwd(), environ)
+        place = project_directory or Path.cwd()
+        files = find_files(
+            place, load_environment(place, [Path(path).absolute() for path in env_files], environ)
+        )
     return _Loader(files, project_directory, env_files, environ, stdin).load(project_name, profiles, strict)
 
 

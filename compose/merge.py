@@ -169,10 +169,13 @@ class _Merger:
     def merge(self, base: Node, over: Node, rule: _Rule | None, path: str) -> Node:
         if over.tag == "!override":
             return over
+        if rule is not None and rule.merge is replace:
+            return over
         if over.value is None and isinstance(base.value, (dict, list)) and over.tag != "!reset":
             return base
         if rule is not None and rule.merge is not None:
-            return self._kept_place(base, over, rule.merge)
+            both = isinstance(base.value, list) and isinstance(over.value, list)
+            return rule.merge(base, over) if both else over
         if isinstance(base.value, dict) and isinstance(over.value, dict):
             if path.endswith(".logging") and self._drivers_differ(base, over):
                 return over
@@ -191,12 +194,6 @@ class _Merger:
             )
             return base
         return over
-
-    @staticmethod
-    def _kept_place(base: Node, over: Node, merge: Merge) -> Node:
-        if merge is not replace and isinstance(base.value, list) != isinstance(over.value, list):
-            return over
-        return merge(base, over)
 
     @staticmethod
     def _drivers_differ(base: Node, over: Node) -> bool:

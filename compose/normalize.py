@@ -131,12 +131,18 @@ def implied_dependencies(service: Mapping[str, Node]) -> dict[str, tuple[bool, P
     return {name: what for name, what in found.items() if name}
 
 
+def _required(settings: Node) -> Node:
+    if not isinstance(settings.value, dict) or "required" in settings.value:
+        return settings
+    return settings.replaced({**settings.value, "required": Node(True, settings.pos)})
+
+
 def _dependencies(service: Mapping[str, Node]) -> Node | None:
     implied = implied_dependencies(service)
-    if not implied:
-        return None
     said = service.get("depends_on")
-    entries = dict(mapping(said))
+    if not implied and said is None:
+        return None
+    entries = {name: _required(settings) for name, settings in mapping(said).items()}
     keys = dict(said.keys or {}) if said is not None else {}
     for name, (restart, position) in implied.items():
         if name not in entries:

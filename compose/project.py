@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+import yaml
 
 from compose.errors import Position, Problem
 from compose.interpolate import Variable
@@ -83,6 +87,37 @@ class Project:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def render(value: object, form: Literal["json", "yaml"]) -> str:
+    """A canonical dictionary as text, as `compose config` prints it."""
+    if form == "json":
+        return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=4096
+    )
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Quotes every string that another reader of YAML might take for something else, and writes no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./@ -]*\Z")
+_WORDS = frozenset(["y", "yes", "n", "no", "on", "off", "true", "false", "null"])
+
+
+def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+    plain_text = _PLAIN.match(text) and text.lower() not in _WORDS and not text.endswith(" ")
+    style = (
+        None if plain_text else "|" if "\n" in text and all(map(str.isprintable, text.split("\n"))) else '"'
+    )
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 class _Printer:
     def __init__(self, tree: Node, escape: bool, keep_env_files: bool) -> None:
         self._tree = tree
@@ -116,25 +151,65 @@ class _Printer:
                 continue
             if key == "label_file" and not self._keep_env_files:
                 continue
+            if _left_out(key, child.value):
+                continue
             printed = self._plain(child)
             if _is_default(key, printed):
                 continue
             done[key] = printed
         return done
 
-    def _plain(self, node: Node) -> object:
+    def _plain(self, node: Node, extension: bool = False) -> object:
         value = node.value
         if isinstance(value, str):
             return value.replace("$", "$$") if self._escape else value
         if isinstance(value, dict):
-            return {
-                key: self._plain(child)
-                for key, child in value.items()
-                if child.value is not False or key in _KEPT_WHEN_FALSE or key.startswith("x-")
-            }
+            entries: dict[str, object] = {}
+            for key, child in value.items():
+                outside = extension or key.startswith("x-")
+                if outside or not _left_out(key, child.value):
+                    entries[key] = self._plain(child, outside)
+            return entries
         if isinstance(value, list):
-            return [self._plain(child) for child in value]
+            return [self._plain(child, extension) for child in value]
         return value
+
+
+_SWITCHES = frozenset(("attach", "init", "enable_ipv4", "enable_ipv6", "required", "create_host_path"))
+"""Printed when false too: nothing said is not the same."""
+_COUNTS = frozenset(
+    ("replicas", "scale", "parallelism", "retries", "max_attempts", "soft", "hard", "value", "target")
+)
+"""Printed when 0 too."""
+_SIZES = frozenset(
+    ("mem_limit", "mem_reservation", "mem_swappiness", "memswap_limit", "shm_size", "memory", "size", "rate")
+)
+_COLLECTIONS = frozenset(
+    (
+        "additional_contexts",
+        "args",
+        "aux_addresses",
+        "driver_opts",
+        "environment",
+        "labels",
+        "options",
+        "ulimits",
+    )
+)
+"""Mappings that say nothing when they are empty; of the others it matters that they are there."""
+
+
+def _left_out(key: str, value: object) -> bool:
+    """Whether an attribute is not printed because it says nothing, as docker compose has it."""
+    if value is False:
+        return key not in _SWITCHES
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0:
+        return key not in _COUNTS
+    if value == "0":
+        return key in _SIZES
+    if value == []:
+        return key not in ("command", "entrypoint")
+    return value == {} and key in _COLLECTIONS
 
 
 _KEPT_WHEN_EMPTY = frozenset(
@@ -155,10 +230,6 @@ _KEPT_WHEN_EMPTY = frozenset(
 )
 
 
-_KEPT_WHEN_FALSE = frozenset(("attach", "init", "enable_ipv4", "enable_ipv6", "required", "create_host_path"))
-"""Switches that are on, or the image's, when nothing is said."""
-
-
 def _says_nothing(value: object) -> bool:
     return value is None or value == "" or value is False or value == [] or value == {}
 
@@ -166,7 +237,7 @@ def _says_nothing(value: object) -> bool:
 def _is_default(key: str, value: object) -> bool:
     """Whether a service's attribute says nothing: empty lists and mappings, null, false and ""."""
     if key in _KEPT_WHEN_EMPTY or key.startswith("x-"):
-        return key == "healthcheck" and value is None
+        return value is None and key in ("healthcheck", "develop")
     return _says_nothing(value)
 
 

@@ -116,11 +116,8 @@ DEPENDENCY = Obj(
     },
     required=("condition",),
 )
-_DEPENDS_ON = _named_list(
-    _with_defaults(DEPENDENCY, {"required": True}),  # pyright: ignore[reportArgumentType]  # a Shape is enough
-    {"condition": "service_started", "required": True},
-    "services",
-)
+_DEPENDS_ON = _named_list(DEPENDENCY, {"condition": "service_started", "required": True}, "services")
+"""What the long form leaves out is filled in after merging: see `compose.normalize`."""
 
 SERVICE_NETWORK = Obj(
     {
@@ -320,7 +317,7 @@ def _read_request(fields: Obj) -> Custom:
         entries = mapping(done)
         if "count" in entries and "device_ids" in entries:
             report.error('"count" and "device_ids" exclude each other', path, done.key_position("count"))
-        elif entries and "count" not in entries and "device_ids" not in entries:
+        elif isinstance(done.value, dict) and "count" not in entries and "device_ids" not in entries:
             return done.replaced({**entries, "count": Node(-1, done.pos)})
         return done
 
@@ -547,6 +544,15 @@ def _provider_options(node: Node, path: str, report: Report) -> Node:
 
 PROVIDER = Obj({"type": _TEXT, "options": Custom("a mapping", _provider_options)}, required=("type",))
 
+
+def _read_dns(node: Node, path: str, report: Report) -> Node:
+    """Name servers; empty ones, from variables that are not set, do not count."""
+    done = _WORD_OR_LIST.read(node, path, report)
+    if not isinstance(done.value, list):
+        return done
+    return done.replaced([item for item in done.value if item.value != ""])
+
+
 _PULL_POLICY = r"^(always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+)$"
 _RESTART = r"^(|no|always|unless-stopped|on-failure(:\d+)?)$"
 
@@ -647,7 +653,7 @@ SERVICE = Obj(
         "depends_on": _DEPENDS_ON,
         "device_cgroup_rules": _STRINGS,
         "devices": _DEVICES,
-        "dns": _WORD_OR_LIST,
+        "dns": Custom("a string or a list", _read_dns),
         "dns_opt": _WORDS,
         "dns_search": _WORD_OR_LIST,
         "domainname": _TEXT,

@@ -218,7 +218,7 @@ class _Words:
         escaped = False
         for char in self._text:
             if escaped:
-                self._take({"t": "\t", "n": "\n"}.get(char, char))
+                self._take(char)
                 escaped = False
             elif char == "\\" and self._quote != "'":
                 escaped = True

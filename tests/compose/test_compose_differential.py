@@ -7,9 +7,11 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from compose.project import render
 from tests.compose import differ
 from tests.compose.differ import Case, compare, known_differences, ours, theirs
 
@@ -46,12 +48,15 @@ def test_both_refuse(oracle: str, name: str, case: Case) -> None:
         assert LOCATED.search(problems), problems
 
 
+@pytest.mark.parametrize("form", ["json", "yaml"])
 @pytest.mark.parametrize(("name", "case"), VALID, ids=[name for name, _ in VALID])
-def test_canonical_form_is_a_fixed_point(name: str, case: Case, tmp_path: Path) -> None:
+def test_canonical_form_is_a_fixed_point(
+    name: str, case: Case, form: Literal["json", "yaml"], tmp_path: Path
+) -> None:
     first, problems = ours(case)
     assert first is not None, problems
     file = tmp_path / "compose.yml"
-    file.write_text(json.dumps(first))
+    file.write_text(render(first, form))
     environment = {"HOME": os.environ.get("HOME", "/root")}
     second, problems = ours(Case(name, (file,), environment, ("*",), project=first["name"]))
     assert second == first, problems
