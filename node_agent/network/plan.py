@@ -30,7 +30,15 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from pyswarm.errors import Invalid, Unavailable
-from pyswarm.objects import IngressPort, Member, Network, NetworkTable, ServiceEntry, Task
+from pyswarm.objects import (
+    IngressPort,
+    Member,
+    Network,
+    NetworkAttachment,
+    NetworkTable,
+    ServiceEntry,
+    Task,
+)
 from pyswarm.specs import ContainerSpec, NetworkAttachmentSpec, PortConfig
 
 TRANSIT = "up"
@@ -549,38 +557,45 @@ def plan_task(
                 f"task {task.id}: the table of network {attachment.network_id} has not arrived on this node yet"
             )
     way_out = _way_out(task, tables)
-    interfaces: list[Interface] = []
     taken = {spec.interface_name for spec in task.spec.networks if spec.interface_name}
     names = (name for name in (f"eth{number}" for number in range(1000)) if name not in taken)
+    interfaces: list[Interface] = []
     for position, attachment in enumerate(task.networks):
-        table, plan = tables[attachment.network_id], plans[attachment.network_id]
-        gateways = tuple(pool.gateway for pool in table.network.pools if pool.gateway)
-        v6 = table.network.spec.enable_ipv6
-        addresses = tuple(a for a in attachment.addresses if v6 or is_v4(a))
-        first = addresses[0] if addresses else task.id
-        source_gateways: tuple[tuple[str, str], ...] = ()
-        if table.network.spec.ingress:
-            gateway4 = next((gateway for gateway in gateways if is_v4(gateway)), "")
-            source_gateways = tuple(
-                (address.partition("/")[0], gateway4) for address in addresses if gateway4 and is_v4(address)
-            )
-        interfaces.append(
-            Interface(
-                name=_attachment_spec(task, attachment.network_id).interface_name or next(names),
-                index=position + 2,
-                bridge=plan.bridge,
-                bridge_index=plan.index,
-                mac=attachment.mac_address or task_mac(first),
-                mtu=plan.mtu,
-                addresses=addresses,
-                gateways=tuple(g for g in gateways if is_v4(g)) if position == way_out else (),
-                source_gateways=source_gateways,
-            )
+        network = tables[attachment.network_id].network
+        interface = replace(
+            _interface(
+                attachment, network, plans[attachment.network_id], carries_default=position == way_out
+            ),
+            name=_attachment_spec(task, attachment.network_id).interface_name or next(names),
+            index=position + 2,
         )
+        interfaces.append(interface)
     return TaskPlan(
         interfaces=tuple(interfaces),
         ipv6=any(tables[attachment.network_id].network.spec.enable_ipv6 for attachment in task.networks),
         forwards_dns=any(not tables[a.network_id].network.spec.internal for a in task.networks),
+    )
+
+
+def _interface(
+    attachment: NetworkAttachment, network: Network, plan: NetworkPlan, *, carries_default: bool
+) -> Interface:
+    """The interface of an attachment, without name and index."""
+    gateways = tuple(pool.gateway for pool in network.pools if pool.gateway and is_v4(pool.gateway))
+    addresses = tuple(a for a in attachment.addresses if network.spec.enable_ipv6 or is_v4(a))
+    source_gateways: tuple[tuple[str, str], ...] = ()
+    if network.spec.ingress and gateways:
+        source_gateways = tuple((address, gateways[0]) for address in _v4_addresses(addresses))
+    return Interface(
+        name="",
+        index=0,
+        bridge=plan.bridge,
+        bridge_index=plan.index,
+        mac=attachment.mac_address or (task_mac(addresses[0]) if addresses else ""),
+        mtu=plan.mtu,
+        addresses=addresses,
+        gateways=gateways if carries_default else (),
+        source_gateways=source_gateways,
     )
 
 
