@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from manager.orchestrator.global_ import keeps_tasks, node_slot
 from manager.orchestrator.jobs_state import busy, due, iteration_of, takes_new_tasks
-from manager.orchestrator.slots import Scene, Slot, create, group, release, settle
+from manager.orchestrator.slots import Scene, Slot, completed, create, group, release, settle
 from manager.orchestrator.tasks import is_global
 from manager.state import slot_key
 from pyswarm.objects import JobStatus, Node, Task, TaskState
@@ -89,6 +89,8 @@ def _replicated(scene: Scene, slots: dict[str, Slot], new: bool) -> None:
     for slot in slots.values():
         if slot.number > mode.total_completions and slot.live:
             scene.remove(slot)
+        elif completed(slot):
+            scene.shut_down(slot)  # a lost node came back and had done the work after all
         else:
             settle(scene, slot)
     if not new:
@@ -112,7 +114,7 @@ def _global(scene: Scene, slots: dict[str, Slot], new: bool) -> None:
         node = scene.view.get(Node, slot.node_id)
         if node is None:
             scene.remove(slot)
-        elif not keeps_tasks(node, scene.service):
+        elif not keeps_tasks(node, scene.service) or completed(slot):
             scene.shut_down(slot)
         elif takes_new_tasks(node, scene.service):
             settle(scene, slot)

@@ -63,8 +63,10 @@ def _keys_of_task(change: Changed, view: View, task: Task) -> list[Key]:
     keys: list[Key] = []
     if service is None or service.pending_delete:
         keys.append(("service", task.service_id))
-    elif change.after is not None and (not wanted(task) or not alive(task.status.state)):
-        keys.append(("slot", slot_key(task)))
+    elif change.after is not None and (
+        change.before is None or not wanted(task) or not alive(task.status.state)
+    ):
+        keys.append(("slot", slot_key(task)))  # a new task makes history of the one before it
     return keys
 
 

@@ -36,9 +36,12 @@ def base_delay(policy: RestartPolicy) -> float:
 
 
 def crash_delay(policy: RestartPolicy, crashes: int) -> float:
-    """Seconds to wait after the n-th crash in a row (n from 1)."""
+    """Seconds to wait after the n-th crash in a row (n from 1). Without a delay the first restart is at
+    once, and the back-off begins at a second with the next."""
     base = base_delay(policy)
     cap = max(base, DEFAULT_MAX_DELAY if policy.max_delay is None else policy.max_delay)
+    if not base:
+        return 0.0 if crashes <= 1 else min(cap, 2.0 ** min(crashes - 2, 60))
     return min(cap, base * 2.0 ** min(crashes - 1, 60))
 
 

@@ -35,7 +35,7 @@ class ServiceOrchestrator:
 
     def plan(self, view: View, keys: Collection[Key], now: float) -> Plan:
         plan = Plan()
-        whole = {id for kind, id in keys if kind == "service"}
+        whole = {_whole(view, kind, key) for kind, key in keys} - {""}
         for id in sorted(whole):
             service = view.get(Service, id)
             if service is not None and not service.pending_delete:
@@ -45,6 +45,15 @@ class ServiceOrchestrator:
             if kind == "slot" and service_id not in whole:
                 _reconcile_slot(view, service_id, key, plan, now)
         return plan
+
+
+def _whole(view: View, kind: str, key: str) -> str:
+    """The id of the service to decide about as a whole; "" when the key is about a slot. The slots of a job
+    depend on each other, so they are decided together."""
+    if kind == "service":
+        return key
+    service = view.get(Service, key.partition("/")[0])
+    return service.id if service is not None and is_job(service) else ""
 
 
 def _reconcile(view: View, service: Service, now: float) -> Scene:
@@ -60,7 +69,7 @@ def _reconcile(view: View, service: Service, now: float) -> Scene:
 
 def _reconcile_slot(view: View, service_id: str, key: str, plan: Plan, now: float) -> None:
     service = view.get(Service, service_id)
-    if service is None or service.pending_delete or is_job(service):
+    if service is None or service.pending_delete:
         return
     slot = group(view.tasks_in_slot(key)).get(key)
     scene = Scene(view, service, now)
@@ -69,6 +78,8 @@ def _reconcile_slot(view: View, service_id: str, key: str, plan: Plan, now: floa
         global_.reconcile_node(scene, slot or Slot(key, 0, node_id))
     elif slot is not None:
         settle(scene, slot)
+    if slot is not None and not updating(service) and any(not scene.clean(t) for t in slot.live):
+        scene.wake_at(scene.service_key, now)  # an update left it out, e.g. while its node was paused
     scene.write_to(plan)
 
 

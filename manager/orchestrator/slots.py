@@ -180,7 +180,7 @@ def _hand_over(scene: Scene, slot: Slot) -> None:
 
 def _needs_successor(scene: Scene, slot: Slot) -> bool:
     newest = slot.newest
-    if newest is None or (is_job(scene.service) and _completed(slot)):
+    if newest is None or (is_job(scene.service) and completed(slot)):
         return False
     tasks = slot.live
     if not tasks:
@@ -196,7 +196,8 @@ def _needs_successor(scene: Scene, slot: Slot) -> bool:
     )
 
 
-def _completed(slot: Slot) -> bool:
+def completed(slot: Slot) -> bool:
+    """Whether a job's slot has done its work."""
     return any(t.status.state == TaskState.COMPLETE for t in slot.tasks)
 
 

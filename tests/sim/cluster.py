@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from manager.allocator import Allocator
@@ -24,11 +25,11 @@ from manager.store import Change, Fence, Put
 from manager.store.memory import MemoryServer, MemoryStore
 from pyswarm.clock import IdSource, SeededIds
 from pyswarm.errors import PyswarmError, Unavailable
-from pyswarm.objects import Cluster, Node, NodeDescription, Object, kind_of
+from pyswarm.objects import Cluster, Node, NodeDescription, Object, Task, kind_of
 from pyswarm.specs import ClusterSpec, Platform, Resources
 from tests.sim.agent import Agent, Weather, end
 from tests.sim.clock import VirtualClock
-from tests.sim.invariants import Violated, World, check_step
+from tests.sim.invariants import Violated, World, check_step, show
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ class CheckedServer(MemoryServer):
         self.trace: list[str] = []
         self.violation: Violated | None = None
         self._second = self._storm = 0
+        self.container_runs: Callable[[Task], bool] = lambda task: False
 
     def apply(self, changes: Sequence[Change], fence: Fence | None) -> int:
         before = World(
@@ -79,10 +81,19 @@ class CheckedServer(MemoryServer):
             if not leads:
                 raise Violated("a manager wrote that does not lead")
             check_step(before, self.world, changed)
+            self._records_outlive_containers(changed)
         except Violated as error:
             self.violation = error
             raise
         return revision
+
+    def _records_outlive_containers(self, changed: Mapping[str, tuple[Object | None, Object | None]]) -> None:
+        """A task whose container runs on a node of the cluster keeps its record."""
+        for old, new in changed.values():
+            if not isinstance(old, Task) or new is not None or old.node_id not in self.world.nodes:
+                continue
+            if self.container_runs(old):
+                raise Violated(f"deleted while its container runs: {show(old)}")
 
     def _no_storm(self) -> None:
         """Managers that answer each other for ever must not look like progress."""
@@ -92,6 +103,26 @@ class CheckedServer(MemoryServer):
         if self._storm > MOST_COMMITS_PER_SECOND:
             self.violation = Violated(f"over {MOST_COMMITS_PER_SECOND} commits in the second {second}")
             raise self.violation
+
+
+def _difference(before: Object | None, after: Object | None) -> str:
+    """What changed, field by field."""
+    if before is None or after is None:
+        obj = before or after
+        name = show(obj) if isinstance(obj, Task) else repr(obj)
+        return f"{name} {'appears' if before is None else 'goes'}"
+    changes = [
+        f"{f.name}: {getattr(before, f.name)} -> {getattr(after, f.name)}"
+        for f in fields(before)
+        if f.name != "meta" and getattr(before, f.name) != getattr(after, f.name)
+    ]
+    return f"{show(before) if isinstance(before, Task) else ''} {'; '.join(changes)}"
+
+
+def _same(before: Object | None, after: Object | None) -> bool:
+    return before is after or (
+        before is not None and after is not None and replace(after, meta=before.meta) == before
+    )
 
 
 def _old(world: World, obj: Object) -> Object | None:
@@ -177,6 +208,11 @@ class SimCluster:
         self._first_nodes = nodes
         self._running: list[asyncio.Task[None]] = []
         self._node_count = 0
+        self.server.container_runs = self._container_runs
+
+    def _container_runs(self, task: Task) -> bool:
+        agent = self.agents.get(task.node_id)
+        return agent is not None and any(held.id == task.id for held in agent.running())
 
     def say(self, text: str) -> None:
         self.log.append(f"{asyncio.get_running_loop().time():9.2f}  {text}")
@@ -237,7 +273,7 @@ class SimCluster:
         """A user's request to the leader; None when it was refused or nobody answered."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SUBMIT_TIMEOUT
-        while loop.time() < deadline:
+        while loop.time() < deadline and self.server.violation is None and self.error is None:
             leading = next((m for m in self.managers if m.name == self.server.leader), None)
             if leading is None or leading.controller is None:
                 await asyncio.sleep(0.2)
@@ -275,9 +311,9 @@ class SimCluster:
         planner.everything()
         planner.sweep(self.clock.now())
         differences = [
-            f"{kind} {id}: {before} -> {after}"
+            f"{kind} {id}: {_difference(before, after)}"
             for kind, id, before, after in state.staged()
-            if before != after
+            if not _same(before, after)
         ]
         if differences:
             raise Violated("a new leader would change what had settled:\n" + "\n".join(differences))
