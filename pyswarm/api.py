@@ -462,6 +462,36 @@ class RenewRequest:
     csr: str
 
 
+# ---------------------------------------------------------------------------------------------- Raft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRaftRequest:
+    """A manager, named by its certificate, wants to be a member."""
+
+    peer_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftMember:
+    name: str
+    peer_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRaftResponse:
+    member_id: str
+    members: tuple[RaftMember, ...] = ()
+    """All members, the new one too: etcd's initial cluster."""
+    seal_keys: tuple[bytes, ...] = ()
+    """What secrets at rest are sealed with: for managers alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromoteRaftRequest:
+    member_id: str
+
+
 # ---------------------------------------------------------------------------------------------- methods
 
 Role = Literal["anyone", "worker", "manager", "admin"]
@@ -486,6 +516,7 @@ class Method:
 
 _ADMIN: frozenset[Role] = frozenset({"admin", "manager"})
 _NODE: frozenset[Role] = frozenset({"worker", "manager"})
+_MANAGER: frozenset[Role] = frozenset({"manager"})
 _ANYONE: frozenset[Role] = frozenset({"anyone", "worker", "manager", "admin"})
 
 METHODS: tuple[Method, ...] = (
@@ -532,5 +563,8 @@ METHODS: tuple[Method, ...] = (
     Method("CA", "GetRootCA", Empty, RootCAResponse, roles=_ANYONE),
     Method("CA", "Issue", IssueRequest, IssueResponse, roles=_ANYONE),
     Method("CA", "Renew", RenewRequest, IssueResponse, roles=_NODE),
+    Method("Raft", "Join", JoinRaftRequest, JoinRaftResponse, roles=_MANAGER),
+    Method("Raft", "Promote", PromoteRaftRequest, Empty, roles=_MANAGER),
+    Method("Raft", "Leave", Empty, Empty, roles=_MANAGER),
 )
 METHOD: Mapping[str, Method] = {f"{m.service}.{m.name}": m for m in METHODS}

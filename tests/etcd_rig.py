@@ -46,19 +46,22 @@ class Member:
             **options,  # type: ignore[arg-type] - the test's own keywords
         )
         self.process = EtcdProcess(self.config, self.tls)
-        self._supervisor: asyncio.Task[None] | None = None
+        self.supervision: asyncio.Task[None] | None = None
 
     async def start(self, *, force_new_cluster: bool = False, ready: bool = True) -> None:
         await self.process.start(force_new_cluster=force_new_cluster)
-        self._supervisor = asyncio.create_task(self.process.supervise())
+        self.supervise()
         if ready:
             await self.process.wait_ready()
 
+    def supervise(self) -> None:
+        self.supervision = asyncio.create_task(self.process.supervise())
+
     async def stop(self) -> None:
         await self.process.stop()
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+        if self.supervision is not None:
+            self.supervision.cancel()
+            await asyncio.gather(self.supervision, return_exceptions=True)
 
     def kill(self) -> None:
         """kill -9; the supervisor starts it again."""

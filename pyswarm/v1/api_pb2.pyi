@@ -518,3 +518,33 @@ class RenewRequest(_message.Message):
     CSR_FIELD_NUMBER: _ClassVar[int]
     csr: str
     def __init__(self, csr: _Optional[str] = ...) -> None: ...
+
+class JoinRaftRequest(_message.Message):
+    __slots__ = ("peer_url",)
+    PEER_URL_FIELD_NUMBER: _ClassVar[int]
+    peer_url: str
+    def __init__(self, peer_url: _Optional[str] = ...) -> None: ...
+
+class RaftMember(_message.Message):
+    __slots__ = ("name", "peer_url")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PEER_URL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    peer_url: str
+    def __init__(self, name: _Optional[str] = ..., peer_url: _Optional[str] = ...) -> None: ...
+
+class JoinRaftResponse(_message.Message):
+    __slots__ = ("member_id", "members", "seal_keys")
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    SEAL_KEYS_FIELD_NUMBER: _ClassVar[int]
+    member_id: str
+    members: _containers.RepeatedCompositeFieldContainer[RaftMember]
+    seal_keys: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, member_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[RaftMember, _Mapping]]] = ..., seal_keys: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class PromoteRaftRequest(_message.Message):
+    __slots__ = ("member_id",)
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    member_id: str
+    def __init__(self, member_id: _Optional[str] = ...) -> None: ...
