@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from pyswarm.errors import Invalid
+from pyswarm.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
     from pyswarm.client import Client
@@ -70,7 +70,20 @@ class App:
 
     async def _with_client(self, work: Callable[[Client], Awaitable[T]]) -> T:
         async with self.client() as client:
-            return await work(client)
+            try:
+                return await work(client)
+            except Unavailable as error:
+                raise _named(error, client.target) from None
+
+
+def _named(error: Unavailable, target: str) -> Unavailable:
+    """gRPC's own words for a manager that cannot be reached, with the manager's address before them."""
+    if not str(error).startswith("failed to connect"):
+        return error
+    address = target.rpartition("///")[2].removeprefix("ipv4:").removeprefix("ipv6:")
+    return Unavailable(
+        f"cannot connect to a manager at {address}: is it running, and the port open? ({error})"
+    )
 
 
 def _connect(host: str, tls: Any) -> Client:

@@ -64,7 +64,8 @@ def create(
     missing = [f"--{word}" for word, value in found.items() if not value]
     if missing:
         raise Invalid(
-            f"a context needs {', '.join(missing)}: a manager makes them with `pyswarm system client-cert`"
+            f"a context needs {', '.join(missing)}: a manager has them in certs/ of its state directory, "
+            "as ca.pem, node.pem and node.key"
         )
     if not found["host"].startswith("tcp://"):
         raise Invalid(f"invalid host {found['host']!r}: write tcp://address:port")

@@ -203,14 +203,14 @@ class CliManager:
     def __call__(self, *arguments: str, input: str = "", code: int | None = 0) -> Result:
         """Run `pyswarm ARGUMENTS` in this process; `code` is the exit code that it must have."""
         result = CliRunner().invoke(
-            _Program("pyswarm"), ["--run-dir", str(self.run_dir), *arguments], input=input
+            Program("pyswarm"), ["--run-dir", str(self.run_dir), *arguments], input=input
         )
         if code is not None:
             assert result.exit_code == code, (arguments, result.exit_code, result.stdout, result.stderr)
         return result
 
 
-class _Program(click.Command):
+class Program(click.Command):
     """What CliRunner calls: the console script's own `run`, which maps errors to exit codes."""
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
