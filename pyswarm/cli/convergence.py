@@ -62,6 +62,8 @@ def assess(
     """How far `service` is. `asked_at` is when the waiting began: a global service without a single task some
     time later has no node to run on. `rolling_back`: the user asked for a rollback."""
     mine = [task for task in tasks if task.service_id == service.id]
+    if service.spec.cron is not None:
+        return _scheduled(service, mine)
     if "job" in service.spec.mode.kind:
         return _assess_job(service, mine)
     slots = _slots(mine)
@@ -206,6 +208,14 @@ def _given_up(service: Service, group: Sequence[Task]) -> list[Task]:
     if policy.condition == "none" or (policy.max_attempts and attempts >= policy.max_attempts):
         return [newest]
     return []
+
+
+def _scheduled(service: Service, tasks: Sequence[Task]) -> Progress:
+    """A job that runs by the clock is in place once it is known: its next run may be a month away."""
+    running = sum(task.status.state == TaskState.RUNNING for task in tasks)
+    return Progress(
+        name=service.spec.name, running=running, desired=running, verdict="stable", verb="running, scheduled"
+    )
 
 
 def _assess_job(service: Service, tasks: Sequence[Task]) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pyswarm.cli.convergence import Progress, assess, monitor
@@ -9,6 +10,7 @@ from pyswarm.cli.progress import bar, block
 from pyswarm.objects import JobStatus, Service, Task, TaskState, TaskStatus, UpdateStatus
 from pyswarm.specs import (
     ContainerSpec,
+    CronSchedule,
     Placement,
     RestartPolicy,
     ServiceMode,
@@ -185,6 +187,14 @@ def test_jobs() -> None:
         2,
         2,
     )
+
+
+def test_a_scheduled_job_is_not_waited_for() -> None:
+    job = service(ServiceMode(kind="replicated-job"), job_status=JobStatus())
+    nightly = replace(job, spec=replace(job.spec, cron=CronSchedule(schedule="0 3 * * *")))
+    assert assess(nightly, [], 100.0).verdict == "stable"
+    failed = task(1, FAILED, COMPLETE, of=nightly, err="exit 1")
+    assert assess(nightly, [failed], 100.0).verdict == "stable", "an earlier run says nothing about a deploy"
 
 
 def test_no_replicas_is_converged_at_once() -> None:
