@@ -32,6 +32,7 @@ from pyswarm.specs import STACK_LABEL, ServiceSpec
 
 if TYPE_CHECKING:
     from compose.convert import Build, StackSpecs
+    from compose.plan import StackPlan
     from pyswarm.client import Client
 
 STACKS = Layout(
@@ -163,6 +164,8 @@ def deploy(
             await _show_plan(client, specs, prune, "text", False)
             return
         await _check(client, request)
+        if not options.get("quiet"):
+            warn(await _summary(client, specs, prune))
         if not no_build:
             await build_all(client, specs.builds)
         await _deploy(app, client, request, options)
@@ -318,17 +321,31 @@ async def _show_plan(client: Client, specs: StackSpecs, prune: bool, format: str
     """Print the plan; whether there is nothing to do."""
     from compose import plan as planning
 
+    found = await _planned(client, specs, prune)
+    render = {"json": planning.render_json, "dot": planning.render_dot, "graph": planning.render_graph}
+    text = render[format](found) if format in render else planning.render_text(found, unchanged=unchanged)
+    click.echo(text.rstrip("\n"))
+    return found.empty
+
+
+async def _summary(client: Client, specs: StackSpecs, prune: bool) -> str:
+    """The plan in one line: `shop: 3 to create`."""
+    from compose.plan import render_text
+
+    return render_text(await _planned(client, specs, prune)).rstrip("\n").rpartition("\n")[2]
+
+
+async def _planned(client: Client, specs: StackSpecs, prune: bool) -> StackPlan:
+    """What the deploy would change. Raises Invalid for services that wait for each other."""
+    from compose import plan as planning
+
     services, networks, volumes, secrets, configs = await asyncio.gather(
         client.services(), client.networks(), client.volumes(), client.secrets(), client.configs()
     )
     current = planning.StackState(
         services=services, networks=networks, volumes=volumes, secrets=secrets, configs=configs
     )
-    found = planning.plan_stack(specs, current, prune)
-    render = {"json": planning.render_json, "dot": planning.render_dot, "graph": planning.render_graph}
-    text = render[format](found) if format in render else planning.render_text(found, unchanged=unchanged)
-    click.echo(text.rstrip("\n"))
-    return found.empty
+    return planning.plan_stack(specs, current, prune)
 
 
 @stack.command()
