@@ -167,6 +167,7 @@ def arguments(config: EtcdConfig, version: tuple[int, int, int], force_new_clust
         "auto-compaction-mode": "revision",
         "auto-compaction-retention": str(config.retained_revisions),
         "snapshot-count": "10000",
+        "enable-grpc-gateway": "false",
         "logger": "zap",
         "log-outputs": "stderr",
         "log-level": "warn",
