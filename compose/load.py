@@ -8,9 +8,11 @@ files is pure, and all of them report into one `Report`, so that a person sees e
 
 from __future__ import annotations
 
+import gc
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -127,7 +129,23 @@ def load_project(
         files = find_files(
             place, load_environment(place, [Path(path).absolute() for path in env_files], environ)
         )
-    return _Loader(files, project_directory, env_files, environ, stdin).load(project_name, profiles, strict)
+    with _uncollected():
+        return _Loader(files, project_directory, env_files, environ, stdin).load(
+            project_name, profiles, strict
+        )
+
+
+@contextmanager
+def _uncollected() -> Generator[None, None, None]:
+    """No garbage collection meanwhile. Trees have no cycles, and a large file makes a million objects that
+    stay: looking through them again and again takes as long as the loading itself."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _bad_name(name: str) -> str:

@@ -6,6 +6,7 @@ holds the exceptions. Both sides are in canonical form. `!reset` removes, `!over
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 
 from compose.errors import Report
@@ -223,9 +224,13 @@ def settle(node: Node) -> Node:
     value = node.value
     if isinstance(value, dict):
         entries = {key: settle(child) for key, child in value.items() if child.tag != "!reset"}
+        if not node.tag and len(entries) == len(value) and all(entries[key] is value[key] for key in entries):
+            return node
         return Node(entries, node.pos, node.keys, "", node.via)
     if isinstance(value, list):
         items = [settle(item) for item in value if item.tag != "!reset"]
+        if not node.tag and len(items) == len(value) and all(map(operator.is_, items, value)):
+            return node
         return Node(items, node.pos, None, "", node.via)
     return node if not node.tag else Node(value, node.pos, None, "", node.via)
 
