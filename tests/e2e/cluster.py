@@ -52,7 +52,7 @@ class Cluster:
         self.directory = directory
         self.state = directory / "state"
         self.run = directory / "run"
-        self.name = f"pse{base % 1000 // 10}"
+        self.name = f"ps{base // 10}"
         self.options = daemon.InitOptions(
             advertise_addr="127.0.0.1",
             listen_addr=f"127.0.0.1:{base}",
