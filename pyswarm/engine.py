@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
+from pyswarm.api import InfoResponse
 from pyswarm.clock import rfc3339
 from pyswarm.errors import (
     Conflict,
@@ -1654,6 +1655,61 @@ def cluster(obj: Cluster, *, join_tokens: tuple[str, str] | None = None) -> Stru
             "DataPathPort": obj.spec.data_path_port,
             **tokens,
         },
+    )
+
+
+def info(found: InfoResponse, own: Node | None) -> Struct:
+    """`GET /info` of the manager that answers, as far as it has a meaning for a cluster; `own` is its node."""
+    description = own.description if own else None
+    spec = found.cluster.spec if found.cluster else None
+    shown: dict[str, Any] = {}
+    if found.cluster is not None and spec is not None:
+        whole = cluster(found.cluster)
+        names = ("ID", "Version", "CreatedAt", "UpdatedAt", "Spec", "TLSInfo", "RootRotationInProgress")
+        shown = {name: whole[name] for name in (*names, "DefaultAddrPool", "SubnetSize", "DataPathPort")}
+    swarm = Struct(
+        {
+            "NodeID": found.node_id,
+            "NodeAddr": found.node_addr,
+            "LocalNodeState": "active",
+            "ControlAvailable": True,
+            "Error": "",
+            "RemoteManagers": [{"Addr": address} for address in found.manager_addresses],
+            "Nodes": found.nodes,
+            "Managers": found.managers,
+            "Cluster": Struct(shown),
+        }
+    )
+    resources = description.resources if description else None
+    return Struct(
+        {
+            "ID": found.node_id,
+            "Name": description.hostname if description else "",
+            "Containers": found.tasks,
+            "ContainersRunning": found.tasks_running,
+            "ContainersPaused": 0,
+            "ContainersStopped": max(0, found.tasks - found.tasks_running),
+            "ServerVersion": found.version,
+            "RaftVersion": found.raft_version,
+            "IsLeader": found.is_leader,
+            "Services": found.services,
+            "NCPU": (resources.nano_cpus // 1_000_000_000) if resources else 0,
+            "MemTotal": resources.memory if resources else 0,
+            "OSType": "linux",
+            "OperatingSystem": description.os_name if description else "",
+            "Architecture": description.platform.architecture if description else "",
+            "KernelVersion": description.kernel if description else "",
+            "DockerRootDir": found.state_dir,
+            "RunDir": found.run_dir,
+            "Driver": "overlay",
+            "LoggingDriver": "json-file",
+            "CgroupVersion": description.cgroup.partition("/")[0].removeprefix("v") if description else "",
+            "CgroupDriver": description.cgroup.partition("/")[2] if description else "",
+            "Labels": [f"{k}={v}" for k, v in sorted(description.engine_labels.items())]
+            if description
+            else [],
+            "Swarm": swarm,
+        }
     )
 
 

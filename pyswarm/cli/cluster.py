@@ -239,6 +239,7 @@ async def join_token(app: App, client: Client, role: str, quiet: bool, rotate: b
 @connected
 async def info(app: App, client: Client, format: str) -> None:
     """Display information about the cluster and the manager that answers."""
+    from pyswarm import engine
     from pyswarm.objects import Node
 
     del app
@@ -249,66 +250,9 @@ async def info(app: App, client: Client, format: str) -> None:
     except NotFound:
         warn("WARNING: the manager's own node is not among the cluster's nodes")
     if format:
-        click.echo(inspected([info_struct(found, node)], format), nl=False)
+        click.echo(inspected([engine.info(found, node)], format), nl=False)
         return
     click.echo(info_text(found, node), nl=False)
-
-
-def info_struct(found: InfoResponse, node: Node | None) -> Struct:
-    """The Engine API's system information, as far as it has a meaning for a cluster."""
-    description = node.description if node else None
-    spec = found.cluster.spec if found.cluster else None
-    cluster: dict[str, Any] = {}
-    if found.cluster is not None and spec is not None:
-        from pyswarm import engine
-
-        whole = engine.cluster(found.cluster)
-        names = ("ID", "Version", "CreatedAt", "UpdatedAt", "Spec", "TLSInfo", "RootRotationInProgress")
-        cluster = {name: whole[name] for name in (*names, "DefaultAddrPool", "SubnetSize", "DataPathPort")}
-    swarm = Struct(
-        {
-            "NodeID": found.node_id,
-            "NodeAddr": found.node_addr,
-            "LocalNodeState": "active",
-            "ControlAvailable": True,
-            "Error": "",
-            "RemoteManagers": [{"Addr": address} for address in found.manager_addresses],
-            "Nodes": found.nodes,
-            "Managers": found.managers,
-            "Cluster": Struct(cluster),
-        }
-    )
-    resources = description.resources if description else None
-    return Struct(
-        {
-            "ID": found.node_id,
-            "Name": description.hostname if description else "",
-            "Containers": found.tasks,
-            "ContainersRunning": found.tasks_running,
-            "ContainersPaused": 0,
-            "ContainersStopped": max(0, found.tasks - found.tasks_running),
-            "ServerVersion": found.version,
-            "RaftVersion": found.raft_version,
-            "IsLeader": found.is_leader,
-            "Services": found.services,
-            "NCPU": (resources.nano_cpus // 1_000_000_000) if resources else 0,
-            "MemTotal": resources.memory if resources else 0,
-            "OSType": "linux",
-            "OperatingSystem": description.os_name if description else "",
-            "Architecture": description.platform.architecture if description else "",
-            "KernelVersion": description.kernel if description else "",
-            "DockerRootDir": found.state_dir,
-            "RunDir": found.run_dir,
-            "Driver": "overlay",
-            "LoggingDriver": "json-file",
-            "CgroupVersion": description.cgroup.partition("/")[0].removeprefix("v") if description else "",
-            "CgroupDriver": description.cgroup.partition("/")[2] if description else "",
-            "Labels": [f"{k}={v}" for k, v in sorted(description.engine_labels.items())]
-            if description
-            else [],
-            "Swarm": swarm,
-        }
-    )
 
 
 def info_text(found: InfoResponse, node: Node | None) -> str:
