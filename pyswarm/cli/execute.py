@@ -112,7 +112,7 @@ def _raw(enabled: bool) -> Generator[None]:
         return
     before = termios.tcgetattr(0)
     try:
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSANOW)  # the default would throw away what was typed ahead
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
