@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,7 +80,9 @@ class NetworkManager:
         self._held: dict[tuple[str, str, int], socket.socket] = {}
         """Sockets bound to published ports, so that no other program takes them: by address, protocol, port."""
         self._not_held: set[tuple[str, str, int]] = set()
-        """Those that another program has: said once."""
+        """Those that could not be bound: said once."""
+        self._taken: frozenset[tuple[str, str, int]] = frozenset()
+        """Those of them that another program serves on this node."""
         self._resolv: tuple[int, plan.ResolvConf] = (0, plan.ResolvConf())
         self._changing = asyncio.Lock()
         self._ready: frozenset[str] = frozenset()
@@ -226,17 +228,17 @@ class NetworkManager:
         return bool(unused)
 
     def _plan_ports(self) -> None:
-        """Ports as planned from the ingress table and this node's host-mode ports; unchanged if equal."""
+        """Ports as planned from the ingress table and this node's host-mode ports. An ingress port that another
+        program has here is left to it: rules would take away its connections."""
         published = [
             plan.Published(task_id=task_id, port=port, address=record.address)
             for task_id, record in sorted(self._records.items())
             for port in record.ports
         ]
         answers = plan.answer_addresses(self._tasks.values(), self._tables)
-        ports = plan.plan_ports(self._ingress, published, self._fabric.node, answers)
-        if ports != self._ports:
-            self._ports = ports
-            self._hold_ports()
+        self._hold_ports()
+        ingress = [entry for entry in self._ingress if _hold_key(entry.port) not in self._taken]
+        self._ports = plan.plan_ports(ingress, published, self._fabric.node, answers)
 
     async def _change(self) -> None:
         plans = {network_id: p for network_id, p in self._plans.items() if network_id}
@@ -303,10 +305,18 @@ class NetworkManager:
         while True:
             await asyncio.sleep(self._repair_interval)
             try:
+                await self._claim_freed()
                 for what in await self.repair():
                     _log.warning("the network was not as it should be, corrected: %s", what)
             except (PyswarmError, OSError) as exc:
                 _log.warning("the network could not be looked at for drift: %s", exc)
+
+    async def _claim_freed(self) -> None:
+        """Open the published ports that other programs have given up meanwhile."""
+        if self._taken:
+            async with self._changing:
+                self._plan_ports()
+                await self._change()
 
     # -------------------------------------------------------------------------------------------- tasks
 
@@ -439,7 +449,9 @@ class NetworkManager:
     # ------------------------------------------------------------------------------------ published ports
 
     async def publish(self, task: Task) -> Sequence[PortConfig]:
-        """Open the task's host-mode ports; returns them with the ports in use. Conflict when one is taken."""
+        """Open the task's host-mode ports; returns them with the ports in use. Conflict when one of these, or of
+        the service's ingress ports, is taken on this node by another program."""
+        await self._refuse_taken(port for port in task.endpoint.ports if port.publish_mode == "ingress")
         wanted = [port for port in task.endpoint.ports if port.publish_mode == "host"]
         if not wanted or task.spec.container.network_mode in ("host", "none"):
             return tuple(wanted)
@@ -452,6 +464,18 @@ class NetworkManager:
             self._plan_ports()
             await self._change()
             return record.ports
+
+    async def _refuse_taken(self, ports: Iterable[PortConfig]) -> None:
+        taken = [port for port in ports if _hold_key(port) in self._taken]
+        if not taken:
+            return
+        await self._claim_freed()
+        for port in taken:
+            if _hold_key(port) in self._taken:
+                raise Conflict(
+                    f"port {_port_text(port)} of this node is in use by another program: stop that (`ss -ltnup` "
+                    "shows it), or publish another port"
+                )
 
     def _reserve(self, task_id: str, wanted: Sequence[PortConfig]) -> tuple[PortConfig, ...]:
         """Bind all ports, or none."""
@@ -495,6 +519,8 @@ class NetworkManager:
         wanted += [port for record in self._records.values() for port in record.ports]
         keys = {_hold_key(port): port for port in wanted}
         self._release_ports(frozenset(keys))
+        self._not_held &= keys.keys()
+        taken: set[tuple[str, str, int]] = set()
         for key, port in sorted(keys.items()):
             if any(_meet(key, other) for other in self._held):
                 continue
@@ -503,6 +529,9 @@ class NetworkManager:
                 self._not_held.discard(key)
             except (OSError, Invalid) as exc:
                 self._warn_not_held(key, port, exc)
+                if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE and _served(port):
+                    taken.add(key)
+        self._taken = frozenset(taken)
 
     def _warn_not_held(self, key: tuple[str, str, int], port: PortConfig, exc: OSError | Invalid) -> None:
         """Say once why a published port is not ours alone. An address of other nodes is no trouble here."""
@@ -600,6 +629,23 @@ def _bind(port: PortConfig) -> socket.socket:
         item.close()
         raise
     return item
+
+
+_LISTENING = {"tcp": "0A", "udp": "07"}
+"""The kernel's socket states (include/net/tcp_states.h) of those that wait for anybody's packets."""
+
+
+def _served(port: PortConfig) -> bool:
+    """Whether a program on this node waits for clients at the port; an outgoing connection that happens to come
+    from there is no such thing, and our own claims are not listed."""
+    ending = f":{port.published_port:04X}"
+    for family in ("", "6"):
+        with contextlib.suppress(OSError):
+            rows = Path(f"/proc/thread-self/net/{port.protocol}{family}").read_text().splitlines()[1:]
+            for _, local, _, state, *_ in map(str.split, rows):
+                if local.endswith(ending) and state == _LISTENING.get(port.protocol):
+                    return True
+    return False
 
 
 def _hold_key(port: PortConfig) -> tuple[str, str, int]:

@@ -139,7 +139,7 @@ async def test_host_ip_is_respected(lab: Lab) -> None:
 
 
 async def test_ports_that_cannot_be_served_here_disturb_nobody(lab: Lab) -> None:
-    """An IPv6 address, another node's address, and a port that another program has."""
+    """An IPv6 address and another node's address."""
     machine = lab.machines[0]
     ingress = _ingress(lab)
     ingress.member("web1", "web", machine, 11)
@@ -150,17 +150,15 @@ async def test_ports_that_cannot_be_served_here_disturb_nobody(lab: Lab) -> None
         ingress_port(ingress, 82, ["web1"], host_ip="::"),
         ingress_port(ingress, 83, ["web1"], host_ip="127.0.0.1"),
         ingress_port(ingress, 83, ["web1"]),
-        ingress_port(ingress, 84, ["web1"]),
     ]
-    with machine.inside(lambda: socket.create_server(("0.0.0.0", 84))):
-        await machine.call("apply", tables(ingress), ports, by_id(web))
-        await machine.call("attach", web)
-        with echo(machine, "web1"):
-            for port in (82, 83, 84):
-                assert lab.in_outside(lambda port=port: tcp(machine.addr, port)) == f"web1 {OUTSIDE}"
-            for port in (80, 81):
-                with pytest.raises(ConnectionRefusedError):
-                    lab.in_outside(lambda port=port: tcp(machine.addr, port))
+    await machine.call("apply", tables(ingress), ports, by_id(web))
+    await machine.call("attach", web)
+    with echo(machine, "web1"):
+        for port in (82, 83):
+            assert lab.in_outside(lambda port=port: tcp(machine.addr, port)) == f"web1 {OUTSIDE}"
+        for port in (80, 81):
+            with pytest.raises(ConnectionRefusedError):
+                lab.in_outside(lambda port=port: tcp(machine.addr, port))
 
 
 async def test_udp_client_follows_its_service(lab: Lab) -> None:
@@ -227,6 +225,26 @@ async def test_host_mode_ports(lab: Lab) -> None:
         await machine.call("detach", "web1")
         assert [port.published_port for port in await machine.call("publish", web2)] == [8081]
         assert lab.in_outside(lambda: tcp(machine.addr, 8081)) == f"web2 {OUTSIDE}"
+
+
+async def test_an_ingress_port_of_another_program_is_left_to_it(lab: Lab) -> None:
+    """The task is told, the program keeps its clients; once it is gone the port is the service's."""
+    machine = lab.machines[0]
+    ingress, app = _ingress(lab), Net("app", 4097, "10.0.1.0/24")
+    ingress.member("web1", "web", machine, 11)
+    app.member("web1", "web", machine, 11)
+    web1 = task("web1", app, ingress, ports=[PortConfig(target_port=80, published_port=8082)])
+    ports = [ingress_port(ingress, 8082, ["web1"])]
+    with machine.inside(lambda: socket.create_server(("0.0.0.0", 8082))) as program:
+        await machine.call("apply", tables(ingress, app), ports, by_id(web1))
+        await machine.call("attach", web1)
+        with pytest.raises(Conflict, match="8082/tcp of this node is in use by another program"):
+            await machine.call("publish", web1)
+        with lab.in_outside(lambda: socket.create_connection((machine.addr, 8082), 5)):
+            program.accept()[0].close()
+    await machine.call("publish", web1)
+    with echo(machine, "web1"):
+        assert lab.in_outside(lambda: tcp(machine.addr, 8082)) == f"web1 {OUTSIDE}"
 
 
 async def test_host_mode_port_of_another_program_and_without_a_way_in(lab: Lab) -> None:
