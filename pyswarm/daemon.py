@@ -112,11 +112,13 @@ def init(options: InitOptions) -> InitResult:
         start(config)
         return _wait_ready(config)
     except BaseException:
-        _undo(config, remove_all=created)
+        undo(config, remove_all=created)
         raise
 
 
-def _undo(config: NodeConfig, *, remove_all: bool) -> None:
+def undo(config: NodeConfig, *, remove_all: bool) -> None:
+    """Take away what a failed `init` or `join` made; with `remove_all` the state directory too, which was not
+    there before."""
     with contextlib.suppress(PyswarmError, OSError, subprocess.SubprocessError):
         stop(config)
         _take_down(config, purge=False)
@@ -269,6 +271,20 @@ def interface_addresses() -> dict[str, list[str]]:
         if addresses:
             found[link["ifname"]] = addresses
     return found
+
+
+def address_towards(host: str, port: int) -> str:
+    """The address that this machine shows to a peer: the one that the route to it starts from. Raises
+    Unavailable when there is no route, or no such host."""
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise Unavailable(
+            f"cannot reach {host}:{port}: {error.strerror}: is the address right, and is there a route to it?"
+        ) from None
 
 
 def default_address() -> str:

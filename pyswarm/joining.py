@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,6 +23,8 @@ from pyswarm.rpc import TLS, Stub, channel
 
 TIMEOUT = 20.0
 """Seconds for each answer of the manager."""
+REGISTER_TIMEOUT = 60.0
+"""Seconds that the agent has to register, once it was started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,24 +66,42 @@ def join(options: JoinOptions) -> NodeConfig:
     host, port = daemon.split_port(options.remote)
     if not host:
         raise Invalid(f"invalid address {options.remote!r}: write HOST:2377, where a manager listens")
+    port = port or 2377
     advertise = (
-        daemon.address_of(options.advertise_addr) if options.advertise_addr else daemon.default_address()
+        daemon.address_of(options.advertise_addr)
+        if options.advertise_addr
+        else daemon.address_towards(host, port)
     )
-    admission = asyncio.run(_admitted(host, port or 2377, token, options, advertise))
+    admission = asyncio.run(_admitted(host, port, token, options, advertise))
     if admission.answer.role != "worker":
         raise Invalid(
             f"the token is a manager's: join with the worker's token (`pyswarm join-token worker`), and remove "
             f"the record that this attempt made with `pyswarm node rm {admission.answer.node_id}`"
         )
     config = _config(options, admission, advertise)
+    created = not options.state_dir.exists()
     try:
         _write(config, admission)
         tmpfs.ensure(config.run)
         daemon.start(config)
+        _wait_registered(config)
     except BaseException:
-        daemon.leave(config.state, config.run, force=True)
+        daemon.undo(config, remove_all=created)
         raise
     return config
+
+
+def _wait_registered(config: NodeConfig) -> None:
+    """Until the agent has a session with a manager."""
+    deadline = time.monotonic() + REGISTER_TIMEOUT
+    while not config.session_file.exists():
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"the agent has not registered within {REGISTER_TIMEOUT:.0f} s, so this machine has not joined. "
+                f"The cluster keeps a record of the attempt: remove it with `pyswarm node rm {config.node_id}`\n"
+                + daemon.last_words(config)
+            )
+        time.sleep(0.02)
 
 
 async def _admitted(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import click
+import click, grpc
 
 from pyswarm.cli.lazy import Entry, LazyGroup
 
@@ -42,6 +42,7 @@ _ENTRIES = {
     "compose": Entry("pyswarm.cli.compose:compose", "Check and show Compose files", _NOUNS),
     "context": Entry("pyswarm.cli.context:context", "Manage connections to clusters", _NOUNS),
     "swarm": Entry("pyswarm.cli.cluster:swarm", "init, leave, join-token by docker's names", _NOUNS),
+    "lab": Entry("pyswarm.cli.lab:lab", "Make a cluster of many machines on this one", _NOUNS),
     "system": Entry("pyswarm.cli.system:system", "Manage the cluster as a whole", _NOUNS),
 }
 _LEVELS = ("debug", "info", "warning", "error", "fatal")
