@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyswarm compose manager node_agent tests proto benchmarks
 
-.PHONY: help demo demo-down test test-fast check format lint types contracts proto proto-check bench clean deps deps-dev
+.PHONY: help demo demo-down test test-fast check static format lint types contracts proto proto-check bench clean deps deps-dev
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -33,19 +33,23 @@ demo: deps .venv/installed ## Start a one-node cluster, deploy the shop, send it
 demo-down: ## Take the demo's cluster down and leave nothing behind
 	@scripts/demo.sh down
 
+FAST := not root and not e2e and not sim and not differential
+
 test: deps-dev .venv/installed-dev ## All tests, those with real containers too (as root)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -q -n auto -m "$(FAST)" $(ARGS)
+	$(BIN)/python -m pytest -m "not ($(FAST))" $(ARGS)
 
-test-fast: .venv/installed-dev ## The tests that need no root
-	$(BIN)/python -m pytest -q -m "not root and not e2e and not sim and not differential" $(ARGS)
+test-fast: .venv/installed-dev ## The tests that need no root, in under 20 seconds
+	$(BIN)/python -m pytest -q -n auto -m "$(FAST)" $(ARGS)
 
-check: .venv/installed-dev ## Format, lint, types, import contracts, protos up to date, fast tests
+check: static test-fast ## Format, lint, types, import contracts, protos up to date, fast tests
+
+static: .venv/installed-dev ## The same without the tests
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
-	$(MAKE) test-fast
 
 format: .venv/installed-dev ## Format the code
 	$(BIN)/ruff format $(SOURCES)
