@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import click, grpc
+import click
 
 from pyswarm.cli.lazy import Entry, LazyGroup
 
