@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from compose import model
-from compose.errors import Problem, Report
+from compose.errors import Position, Problem, Report
 from compose.project import Project
 from compose.short import MAX_PORTS
 from compose.support import warned
@@ -146,6 +146,7 @@ class _Converter:
         self._services = {
             name: service for name, service in project.services.items() if service.provider is None
         }
+        self._published: dict[tuple[int, str, str], tuple[str, Position]] = {}
         self._awaited = self._awaited_services()
         self._link_aliases = self._aliases_from_links()
 
@@ -384,13 +385,9 @@ class _Converter:
 
     def _network_mode(self, name: str, path: str, service: model.Service) -> str:
         mode = service.network_mode
-        if mode in _OWN_NETWORKS:
-            return mode
-        for key, network in service.networks.items():
-            del network
-            real = self._project.networks[key]
-            if real.external and real.name in _OWN_NETWORKS:
-                return real.name
+        own = self._own_network(service)
+        if own:
+            return own
         if mode.startswith(("service:", "container:")):
             self._report.warn(
                 f'"{mode}" has no effect: a task has a network of its own; it is put on the same networks',
@@ -426,6 +423,13 @@ class _Converter:
             if network.external and network.name in _OWN_NETWORKS:
                 continue
             said = said or model.ServiceNetwork()
+            fixed = tuple(part for part in (said.ipv4_address, said.ipv6_address) if part)
+            if fixed and not _single(service):
+                self._report.warn(
+                    f"address {fixed[0]} can be given to one task only: the others wait for it",
+                    f"{child_path('services', name)}.networks.{key}",
+                    self._project.position("services", name, "networks", key),
+                )
             names = [*said.aliases, name, *self._link_aliases.get(name, ())]
             if service.container_name:
                 names.append(service.container_name)
@@ -433,7 +437,7 @@ class _Converter:
                 NetworkAttachmentSpec(
                     target=self._scoped(key, network.name),
                     aliases=tuple(dict.fromkeys(names)),
-                    addresses=tuple(part for part in (said.ipv4_address, said.ipv6_address) if part),
+                    addresses=fixed,
                     driver_opts=said.driver_opts,
                     mac_address=said.mac_address,
                     priority=said.priority,
@@ -447,18 +451,45 @@ class _Converter:
         self, name: str, path: str, service: model.Service, deploy: model.Deploy
     ) -> tuple[PortConfig, ...]:
         ports: list[PortConfig] = []
+        if service.ports and self._own_network(service):
+            self._report.warn(
+                '"ports" has no effect: the service has no network of the cluster to publish from',
+                f"{path}.ports",
+                self._project.position("services", name, "ports"),
+            )
+            return ()
         for index, port in enumerate(service.ports):
             place = f"{path}.ports[{index}]"
-            at = self._project.position("services", name, "ports")
+            at = self._project.position("services", name, "ports", index)
             if deploy.endpoint_mode == "dnsrr" and port.mode == "ingress":
                 self._report.error(
                     "endpoint_mode dnsrr has no address to publish on: use mode: host", place, at
                 )
-            ports += [_port(port, published) for published in _published(port.published)]
+            for published in _published(port.published):
+                ports.append(_port(port, published))
+                self._claim(name, ports[-1], place, at)
             if len(ports) > MAX_PORTS:
                 self._report.error(f"more than {MAX_PORTS} ports of one service", place, at)
                 break
         return tuple(ports)
+
+    def _claim(self, name: str, port: PortConfig, place: str, at: Position) -> None:
+        """An ingress port belongs to one service of the cluster."""
+        if port.publish_mode != "ingress" or not port.published_port:
+            return
+        key = (port.published_port, port.protocol, port.host_ip)
+        first = self._published.setdefault(key, (name, at))
+        if first[1] != at and first[0] != name:
+            message = f"port {port.published_port}/{port.protocol} is published by service {first[0]} too"
+            self._report.error(f"{message}: choose another, or mode: host", place, at, (("first", first[1]),))
+
+    def _own_network(self, service: model.Service) -> str:
+        """ "host" or "none" when the service is on no network of the cluster."""
+        if service.network_mode in _OWN_NETWORKS:
+            return service.network_mode
+        external = [self._project.networks[key] for key in service.networks]
+        names = [network.name for network in external if network.external]
+        return next((name for name in names if name in _OWN_NETWORKS), "")
 
     # ------------------------------------------------------------------------------------- mounts
 
@@ -739,6 +770,13 @@ class _Converter:
 
 
 # --------------------------------------------------------------------------------------- plain parts
+
+
+def _single(service: model.Service) -> bool:
+    """Whether a service has at most one task at a time."""
+    deploy = service.deploy or model.Deploy()
+    count = deploy.replicas if deploy.replicas is not None else service.scale
+    return not deploy.mode.startswith("global") and (count is None or count <= 1)
 
 
 def _published(text: str) -> range:

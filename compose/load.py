@@ -25,7 +25,7 @@ from compose.interpolate import Variable, interpolate, variables
 from compose.merge import drop_repeats, merge_files, merge_service, settle
 from compose.model import FileObject, LanguageModel, Network, Service, Volume
 from compose.normalize import default_contexts, normalize, project_name
-from compose.paths import Resolver, absolute
+from compose.paths import Resolver, absolute, is_remote
 from compose.project import Content, Project
 from compose.read import MAX_BYTES, decode, documents
 from compose.schema import canonical
@@ -305,6 +305,9 @@ class _Loader:
         path, siblings, below = trail[-1][0], services, layer
         if file is not None and file.text():
             path = file.text()
+            if is_remote(path):
+                report.error(f'"{path}" is remote: fetch it and name the local copy', place, file.pos)
+                return None
             below = _Layer(str(Path(path).parent), layer.environment)
             found = self._extended_file(path, below, file, place, report)
             if found is None:
@@ -384,6 +387,11 @@ class _Loader:
         if not paths:
             report.error('key "path" is missing', path, entry.pos)
             return None
+        for item in paths:
+            if is_remote(item.text()):
+                message = f'"{item.text()}" is remote: fetch it and include the local copy'
+                report.error(message, path, item.pos)
+                return None
         files = [absolute(item.text(), layer.directory, self._home) for item in paths]
         said = entry.get("project_directory")
         if said is not None and said.text():

@@ -7,7 +7,7 @@ import re
 
 from compose.tree import Node, mapping, sequence
 
-_REMOTE = re.compile(r"^([a-z][a-z0-9+.-]*://|git@|github\.com/)", re.IGNORECASE)
+_REMOTE = re.compile(r"^([a-z][a-z0-9+.-]*://|git@|github\.com/|oci:)", re.IGNORECASE)
 _GIT_SSH = re.compile(r"^[\w.-]+@[\w.-]+:")
 _CONTEXT = re.compile(r"^(docker-image|oci-layout|target|service)[:=]", re.IGNORECASE)
 _WINDOWS = re.compile(r"^(?:[a-zA-Z]:|\\\\)")
@@ -66,7 +66,6 @@ class Resolver:
             ("label_file", self._list),
             ("develop", self._develop),
             ("extends", self._extends),
-            ("credential_spec", self._credentials),
         ):
             child = value.get(key)
             if child is not None and child.value is not None:
@@ -125,10 +124,8 @@ class Resolver:
         return node.replaced({**mapping(node), "watch": watch.replaced(items)})
 
     def _extends(self, node: Node) -> Node:
-        return self._fields(node, "file")
-
-    def _credentials(self, node: Node) -> Node:
-        return node
+        file = node.get("file")
+        return node if file is not None and is_remote(file.text()) else self._fields(node, "file")
 
     def _volume(self, node: Node) -> Node:
         """A local volume that is really a bind mount has a path in its options."""

@@ -14,7 +14,7 @@ import yaml
 from compose.errors import Position, Problem
 from compose.interpolate import Variable
 from compose.model import FileObject, LanguageModel, Network, Service, Volume
-from compose.tree import Node, mapping, plain
+from compose.tree import Node, mapping, plain, sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,21 @@ class Project:
     tree: Node = field(default_factory=lambda: Node({}), repr=False, compare=False)
     """The canonical tree with places, for messages of later steps."""
 
-    def position(self, *path: str) -> Position:
-        """Where the value at `path` was written: `position("services", "web", "ports")`."""
+    def position(self, *path: str | int) -> Position:
+        """Where the value at `path` was written: `position("services", "web", "ports", 0)`."""
         node = self.tree
         position = node.pos
         for key in path:
-            child = node.get(key)
+            if isinstance(key, int):
+                items = sequence(node)
+                child = items[key] if key < len(items) else None
+                below = child.pos if child is not None else position
+            else:
+                child = node.get(key)
+                below = node.key_position(key)
             if child is None:
                 break
-            position = node.key_position(key)
-            node = child
+            node, position = child, below
         return position
 
     def canonical(self, *, escape: bool = True, keep_env_files: bool = False) -> dict[str, object]:

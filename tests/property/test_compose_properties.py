@@ -19,6 +19,7 @@ from compose.interpolate import Substitution, TemplateError
 from compose.load import load_project
 from compose.merge import drop_repeats, merge_files, settle
 from compose.plan import StackState, plan_stack
+from compose.project import Project
 from compose.read import decode, documents
 from compose.schema import PROJECT, SERVICE, canonical
 from compose.short import ShortSyntaxError, parse_port, parse_volume, shell_words
@@ -274,9 +275,16 @@ def test_canonical_form_is_a_fixed_point(document: dict[str, Any]) -> None:
         path.write_text(json.dumps(first))
         again = load_project([path], environ={"HOME": "/root"}, project_name="p")
         assert json.loads(json.dumps(again.canonical())) == first
-        assert convert_stack(again, "s").services == convert_stack(project, "s").services
+        assert _services(again) == _services(project)
         for name in project.services:
             assert again.hash(name) == project.hash(name)
+
+
+def _services(project: Project) -> object:
+    try:
+        return convert_stack(project, "s").services
+    except ComposeErrors as error:  # two services may publish one port
+        return [(problem.path, problem.message) for problem in error.problems]
 
 
 def _tree(document: dict[str, Any]) -> Node:

@@ -492,3 +492,56 @@ services:
 def test_dnsrr_cannot_publish_in_ingress(stack: Convert) -> None:
     with pytest.raises(ComposeErrors, match="endpoint_mode dnsrr has no address"):
         stack("services: {a: {image: x, ports: ['80:80'], deploy: {endpoint_mode: dnsrr}}}")
+
+
+def test_two_services_cannot_publish_one_port(stack: Convert) -> None:
+    text = "services:\n  a: {image: x, ports: ['80:80']}\n  b: {image: x, ports: ['81:1', '80:8080']}\n"
+    with pytest.raises(
+        ComposeErrors, match=r":3:33: services.b.ports\[1\]: port 80/tcp is published by service a"
+    ):
+        stack(text)
+    stack("services: {a: {image: x, ports: ['80:80']}, b: {image: x, ports: ['80:80/udp']}}")
+    stack("services: {a: {image: x, ports: ['127.0.0.1:80:80']}, b: {image: x, ports: ['127.0.0.2:80:80']}}")
+
+
+def test_ports_need_a_network(stack: Convert) -> None:
+    specs = stack("services: {a: {image: x, network_mode: host, ports: ['80:80']}}")
+    assert _only(specs).endpoint.ports == ()
+    assert specs.warnings[0].path == "services.a.ports"
+
+
+def test_one_address_for_many_tasks_is_warned(stack: Convert) -> None:
+    specs = stack(
+        "services: {a: {image: x, scale: 2, networks: {n: {ipv4_address: 10.0.0.5}}}}\nnetworks: {n: }"
+    )
+    assert "can be given to one task only" in specs.warnings[0].message
+
+
+@pytest.mark.parametrize("image", ["Not Valid", "UPPER", "a//b", "a:b:c", "", "a@sha256:1", "-a"])
+def test_names_of_images(stack: Convert, image: str) -> None:
+    with pytest.raises(ComposeErrors):
+        stack(f"services: {{a: {{image: '{image}'}}}}")
+
+
+@pytest.mark.parametrize(
+    "image", ["a", "a/b:1", "REG.example:5000/a/b_c:V1", "localhost/a", "a@sha256:" + "0" * 64]
+)
+def test_good_names_of_images(stack: Convert, image: str) -> None:
+    assert _only(stack(f"services: {{a: {{image: '{image}'}}}}")).task.container.image == image
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("{schedule: '0 3 * *'}", "is not a schedule"),
+        ("{schedule: {time_zone: UTC}}", '"cron" is missing'),
+        ("{autoscale: {min: 5, max: 2, cpu: 0.5}}", '"min" 5 is above "max" 2'),
+        ("{autoscale: {max: 2}}", "needs what to scale by"),
+        ("{autoscale: {metric: x}}", '"metric" and "target" go together'),
+        ("{schedul: x}", 'did you mean "schedule"'),
+        ("{rebalance: always}", "is not one of off, gentle"),
+    ],
+)
+def test_mistakes_in_x_pyswarm(stack: Convert, said: str, message: str) -> None:
+    with pytest.raises(ComposeErrors, match=message):
+        stack(f"services: {{a: {{image: x, x-pyswarm: {said}}}}}")
