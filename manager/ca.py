@@ -19,7 +19,7 @@ from pyswarm import pki
 from pyswarm.api import Empty, IssueRequest, IssueResponse, RenewRequest, RootCAResponse
 from pyswarm.clock import Clock, base36
 from pyswarm.errors import Conflict, Invalid, NotFound, PermissionDenied
-from pyswarm.objects import Cluster, JoinTokens, Meta, Node, NodeStatus, RootCA
+from pyswarm.objects import Cluster, JoinTokens, Meta, Node, NodeStatus, Revoked, RootCA
 from pyswarm.rpc import Peer
 from pyswarm.specs import ClusterSpec, NodeSpec
 
@@ -92,6 +92,16 @@ class Authority:
             "(or `manager`) on a manager"
         )
 
+    @staticmethod
+    def revoke(cluster: Cluster, node: Node, now: float) -> Cluster:
+        """The record with the node's certificate revoked (it was demoted or removed), and without those
+        that have ended by themselves."""
+        kept = [r for r in cluster.root_ca.revoked if r.until > now and r.serial != node.certificate_serial]
+        if node.certificate_serial:
+            life = max(cluster.spec.node_cert_expiry, pki.MIN_NODE_LIFE)
+            kept.append(Revoked(serial=node.certificate_serial, until=now + life))
+        return replace(cluster, root_ca=replace(cluster.root_ca, revoked=tuple(kept)))
+
     # ----------------------------------------------------------------------------------------- signing
 
     def sign(self, cluster: Cluster, csr: str, node: Node) -> str:
@@ -107,12 +117,12 @@ class Authority:
         csr = pki.create_request(key, node.id).decode()
         return pki.KeyPair(self.sign(cluster, csr, node).encode(), key)
 
-    def issue_client(self, cluster: Cluster, name: str, life: float = pki.NODE_LIFE) -> pki.KeyPair:
-        """Key and certificate for a person's command line on another machine (a context)."""
+    def sign_client(self, cluster: Cluster, name: str, csr: str) -> str:
+        """A certificate (PEM) for a person's command line on another machine (a context)."""
         if not name:
             raise Invalid("a client certificate needs a name")
         subject = pki.Subject(name, "client", cluster.id)
-        return pki.issue(self.root(cluster), subject, self._clock.now(), life)
+        return pki.sign(self.root(cluster), csr.encode(), subject, self._clock.now()).decode()
 
 
 def node_id_of(csr: str) -> str:

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ from pathlib import Path
 from manager.store.etcd_client import STATUS, EtcdClient, Tls
 from manager.store.etcd_pb import rpc_pb2 as pb
 from pyswarm.errors import Fatal, MissingProgram, PyswarmError, Unavailable
-from pyswarm.pki import ETCD_NAME
+from pyswarm.nodeconfig import write_private
+from pyswarm.pki import ETCD_NAME, KeyPair, revocation_list
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ LOGS_KEPT = 3
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.05, 5.0
 _STEADY = 10.0
 """Seconds after which a running etcd counts as well, and the back-off starts anew."""
+_FIRST_DAY = 1_600_000_000.0
+"""The date of a revocation list without entries: any time in the past."""
 _LOCK_WAIT = 10.0
 _STOP_WAIT = 3.0
 
@@ -185,6 +188,7 @@ def arguments(config: EtcdConfig, version: tuple[int, int, int], force_new_clust
 def _tls_flags(directory: Path) -> dict[str, str]:
     """Mutual TLS, and only certificates with etcd's name: those of managers, not of workers or people."""
     flags: dict[str, str] = {}
+    flags["client-crl-file"] = flags["peer-crl-file"] = str(directory / "crl.pem")
     for prefix in ("", "peer-"):
         flags[f"{prefix}cert-file"] = str(directory / "cert.pem")
         flags[f"{prefix}key-file"] = str(directory / "key.pem")
@@ -265,6 +269,7 @@ class EtcdProcess:
         self._tls = tls
         self._program: tuple[str, tuple[int, int, int]] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._spawning: asyncio.Task[None] | None = None
         self._started_at = 0.0
         self._log_start = 0
         self._lock: int | None = None
@@ -287,7 +292,7 @@ class EtcdProcess:
         try:
             await self._acquire()
             self._check_data()
-            await self._spawn(force_new_cluster)
+            await self._launch(force_new_cluster)
             await self._wait_answer(timeout)
         except BaseException:
             await self.stop()
@@ -327,14 +332,14 @@ class EtcdProcess:
             delay = min(delay * 2, _BACKOFF_MAX)
             if self._stopping:
                 return
-            await self._spawn(False)
+            await self._launch(False)
             self.restarts += 1
-            if self._stopping:  # asked for while it was being started
-                await self.stop()
 
     async def stop(self) -> None:
         """End it: gracefully, after 3 seconds by force. Harmless when it does not run."""
         self._stopping = True
+        if self._spawning is not None:
+            await asyncio.gather(self._spawning, return_exceptions=True)
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             await asyncio.shield(_end(process))
@@ -348,6 +353,13 @@ class EtcdProcess:
         self._tls = tls
         self._write_tls()
 
+    def set_revoked(self, serials: Iterable[str], now: float) -> None:
+        """Refuse new connections with these certificates (serial numbers, hexadecimal), and with no others.
+        etcd reads the list anew for each connection; it survives restarts."""
+        # etcd does not ask who signed the list, so our own key will do: few managers have opened the CA's.
+        signer = KeyPair(self._tls.cert, self._tls.key)
+        self._write_file("crl", revocation_list(signer, serials, now))
+
     # ------------------------------------------------------------------------------------- preparation
 
     def _prepare(self) -> None:
@@ -355,15 +367,17 @@ class EtcdProcess:
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o700)
         self._write_tls()
+        if not (self.config.directory / "tls/crl.pem").exists():
+            self.set_revoked((), _FIRST_DAY)
 
     def _write_tls(self) -> None:
-        directory = self.config.directory / "tls"
         for name, data in (("ca", self._tls.ca), ("key", self._tls.key), ("cert", self._tls.cert)):
-            scratch = directory / f".{name}.new"
-            scratch.unlink(missing_ok=True)
-            with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(data)
-            scratch.replace(directory / f"{name}.pem")
+            self._write_file(name, data)
+
+    def _write_file(self, name: str, data: bytes) -> None:
+        path = self.config.directory / "tls" / f"{name}.pem"
+        if not path.exists() or path.read_bytes() != data:
+            write_private(path, data)
 
     async def _acquire(self) -> None:
         """Take the directory's lock, which an etcd that is still ending holds. Kills an orphaned one."""
@@ -397,6 +411,12 @@ class EtcdProcess:
 
     # -------------------------------------------------------------------------------------- the child
 
+    async def _launch(self, force_new_cluster: bool) -> None:
+        """Start the child. Who is cancelled meanwhile leaves no child that nobody knows of: `stop` waits
+        for it."""
+        self._spawning = asyncio.get_running_loop().create_task(self._spawn(force_new_cluster))
+        await asyncio.shield(self._spawning)
+
     async def _spawn(self, force_new_cluster: bool) -> None:
         assert self._program is not None and self._lock is not None
         path, version = self._program
@@ -429,7 +449,7 @@ class EtcdProcess:
                     if not isinstance(reason, PeersSilent):
                         raise reason
                     await asyncio.sleep(0.2)
-                    await self._spawn(False)
+                    await self._launch(False)
                 with contextlib.suppress(Unavailable):
                     await client.call_member(self.config.local_endpoint, STATUS, pb.StatusRequest(), 1.0)
                     (self.config.directory / "begun").touch()

@@ -358,6 +358,16 @@ class JoinTokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """A certificate that was good, of a node that was demoted or removed."""
+
+    serial: str
+    """Hexadecimal."""
+    until: float = 0.0
+    """When it would have ended by itself; forgotten then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RootCA:
     """The cluster's certificate authority. The key is sealed before it is stored (secrets at rest)."""
 
@@ -366,6 +376,7 @@ class RootCA:
     key: bytes = b""
     """PEM of the signing key; sealed where a sealing key exists; empty with an external CA."""
     join_tokens: JoinTokens = field(default_factory=JoinTokens)
+    revoked: tuple[Revoked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -290,6 +290,20 @@ def issue(
     return KeyPair(sign(root, create_request(key, subject.node_id), subject, now, life, chain), key)
 
 
+def revocation_list(signer: KeyPair, serials: Iterable[str], now: float, life: float = NODE_LIFE) -> bytes:
+    """A certificate revocation list (PEM) of serial numbers (hexadecimal)."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(load_certificates(signer.cert)[0].subject)
+        .last_update(_time(now - BACKDATE))
+        .next_update(_time(now + life))
+    )
+    for serial in sorted(set(serials)):
+        entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(_time(now))
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(_load_key(signer.key), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 # ------------------------------------------------------------------------------------------ identities
 
 

@@ -153,6 +153,24 @@ class JoinTokensResponse(_message.Message):
     addresses: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, worker: _Optional[str] = ..., manager: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class IssueClientRequest(_message.Message):
+    __slots__ = ("name", "csr")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    csr: str
+    def __init__(self, name: _Optional[str] = ..., csr: _Optional[str] = ...) -> None: ...
+
+class IssueClientResponse(_message.Message):
+    __slots__ = ("cert", "ca", "managers")
+    CERT_FIELD_NUMBER: _ClassVar[int]
+    CA_FIELD_NUMBER: _ClassVar[int]
+    MANAGERS_FIELD_NUMBER: _ClassVar[int]
+    cert: str
+    ca: str
+    managers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cert: _Optional[str] = ..., ca: _Optional[str] = ..., managers: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class DeployRequest(_message.Message):
     __slots__ = ("stack", "services", "networks", "volumes", "secrets", "configs", "prune", "dry_run", "resolve_image")
     STACK_FIELD_NUMBER: _ClassVar[int]
@@ -478,6 +496,22 @@ class AnswerInput(_message.Message):
     exec: ExecInputMessage
     command: NodeCommand
     def __init__(self, exec: _Optional[_Union[ExecInputMessage, _Mapping]] = ..., command: _Optional[_Union[NodeCommand, _Mapping]] = ...) -> None: ...
+
+class FetchImageRequest(_message.Message):
+    __slots__ = ("session_id", "reference")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    reference: str
+    def __init__(self, session_id: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
+
+class ImagePiece(_message.Message):
+    __slots__ = ("file", "data")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    data: bytes
+    def __init__(self, file: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class RootCAResponse(_message.Message):
     __slots__ = ("cert",)

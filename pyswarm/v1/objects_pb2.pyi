@@ -1121,15 +1121,25 @@ class JoinTokens(_message.Message):
     manager: str
     def __init__(self, worker: _Optional[str] = ..., manager: _Optional[str] = ...) -> None: ...
 
+class Revoked(_message.Message):
+    __slots__ = ("serial", "until")
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    serial: str
+    until: float
+    def __init__(self, serial: _Optional[str] = ..., until: _Optional[float] = ...) -> None: ...
+
 class RootCA(_message.Message):
-    __slots__ = ("cert", "key", "join_tokens")
+    __slots__ = ("cert", "key", "join_tokens", "revoked")
     CERT_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     JOIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
     cert: str
     key: bytes
     join_tokens: JoinTokens
-    def __init__(self, cert: _Optional[str] = ..., key: _Optional[bytes] = ..., join_tokens: _Optional[_Union[JoinTokens, _Mapping]] = ...) -> None: ...
+    revoked: _containers.RepeatedCompositeFieldContainer[Revoked]
+    def __init__(self, cert: _Optional[str] = ..., key: _Optional[bytes] = ..., join_tokens: _Optional[_Union[JoinTokens, _Mapping]] = ..., revoked: _Optional[_Iterable[_Union[Revoked, _Mapping]]] = ...) -> None: ...
 
 class Cluster(_message.Message):
     __slots__ = ("id", "meta", "spec", "root_ca", "schema_version")

@@ -23,8 +23,8 @@ from manager.store import Put
 from manager.store.etcd import EtcdStore
 from manager.store.etcd_client import EtcdClient, Tls
 from pyswarm.errors import Fatal, MissingProgram, Unavailable
-from pyswarm.pki import KeyPair, Subject, issue
-from tests.etcd_rig import CLUSTER, Member, free_port, new_root
+from pyswarm.pki import KeyPair, Subject, identity, issue
+from tests.etcd_rig import CLUSTER, Member, free_port, manager_tls, new_root
 from tests.store_contract import task, within
 
 pytestmark = pytest.mark.root
@@ -341,12 +341,37 @@ async def test_damaged_data_is_fatal_and_names_the_way_out(
 async def test_damage_while_running_ends_the_supervision(member: Member) -> None:
     await member.start()
     await write_some(member)
-    supervisor = asyncio.create_task(member.process.supervise())
     damage_database(member.config.data_dir)
     damage_log(member.config.data_dir)
     member.kill()
+    assert member.supervision is not None
     with pytest.raises(Fatal, match="is damaged"):
-        await within(supervisor, 10)
+        await within(member.supervision, 10)
+
+
+async def test_stop_at_any_moment_of_a_restart_leaves_nothing(member: Member) -> None:
+    for turns in range(0, 40, 4):
+        await member.start(ready=False)
+        member.kill()
+        async with asyncio.timeout(5):
+            while member.process.pid is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        await asyncio.sleep(0.05 + turns * 0.0005)  # about when it is started again
+        assert member.supervision is not None
+        member.supervision.cancel()
+        await member.stop()
+        assert member.process.pid is None
+        assert not etcds_on(member.config.directory)
+
+
+async def test_cancelled_start_leaves_nothing(member: Member) -> None:
+    for turns in range(0, 60, 6):
+        starting = asyncio.create_task(member.process.start())
+        await asyncio.sleep(turns * 0.005)
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        assert not etcds_on(member.config.directory)
 
 
 async def test_missing_etcd_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,6 +413,36 @@ async def test_only_managers_certificates_get_in(member: Member, root: KeyPair) 
     await refused(Tls(root.cert, pair.cert, pair.key))
     await refused(Tls(stranger.cert, member.tls.cert, member.tls.key))
     await refused(None)
+
+
+async def test_revoked_certificates_are_refused_across_restarts(member: Member, root: KeyPair) -> None:
+    await member.start()
+    await write_some(member)
+    former = manager_tls(root, "m2", "127.0.0.1")
+
+    async def tries(tls: Tls) -> bool:
+        client = EtcdClient([member.config.local_endpoint], tls, timeout=2.0)
+        try:
+            return len((await EtcdStore(client).list()).objects) == 2
+        except Unavailable:
+            return False
+        finally:
+            await client.close()
+
+    assert await tries(former)
+    member.process.set_revoked([identity(former.cert).serial, "abcdef"], time.time())
+    assert not await tries(former)
+    assert await tries(member.tls)
+    assert await tries(manager_tls(root, "m3", "127.0.0.1"))
+    member.kill()
+    await until(lambda: member.process.restarts == 1)
+    await member.process.wait_ready()
+    assert not await tries(former)
+    await member.stop()
+    await member.start()
+    assert not await tries(former)
+    member.process.set_revoked([], time.time())
+    assert await tries(former)
 
 
 async def test_renewed_certificate_is_used_without_a_restart(member: Member, root: KeyPair) -> None:
@@ -473,6 +528,15 @@ async def test_environment_variables_do_not_reach_etcd(
 async def test_no_process_is_left(member: Member) -> None:
     await member.start()
     await member.stop()
-    directory = str(member.config.directory).encode()
-    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not [command for command in commands if directory in command]
+    assert not etcds_on(member.config.directory)
+
+
+def etcds_on(directory: Path) -> list[bytes]:
+    """The command lines of processes that have to do with the directory."""
+    found: list[bytes] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = path.read_bytes()
+            if str(directory).encode() in command and b"etcd" in command:
+                found.append(command)
+    return found

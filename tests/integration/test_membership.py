@@ -65,12 +65,12 @@ async def test_growing_to_three_and_shrinking_to_one(group: Group) -> None:
 
     # The leader goes first: the lead is handed over, and its etcd ends by itself.
     leader = await group.leader()
-    supervisor = asyncio.create_task(leader.process.supervise())
     rest = [m for m in members if m is not leader]
     survivors = group.membership(*rest)
     await survivors.remove(leader.config.name)
+    assert leader.supervision is not None
     with pytest.raises(MemberRemoved, match="removed from the cluster"):
-        await within(supervisor)
+        await within(leader.supervision)
     await survivors.remove(leader.config.name)
     last = rest[1]
     await group.membership(last).remove(rest[0].config.name)

@@ -107,6 +107,19 @@ def test_cluster_without_tokens_admits_nobody(authority: Authority, cluster: Clu
         authority.admit(empty, token)
 
 
+def test_revoked_certificates_are_kept_until_they_end(authority: Authority, cluster: Cluster) -> None:
+    life = cluster.spec.node_cert_expiry
+    once = authority.revoke(cluster, Node(id="a", certificate_serial="aa"), NOW)
+    twice = authority.revoke(once, Node(id="b", certificate_serial="bb"), NOW + 10)
+    assert [(r.serial, r.until) for r in twice.root_ca.revoked] == [
+        ("aa", NOW + life),
+        ("bb", NOW + 10 + life),
+    ]
+    assert authority.revoke(twice, Node(id="c"), NOW) == twice
+    later = authority.revoke(twice, Node(id="c", certificate_serial="cc"), NOW + life + 5)
+    assert [r.serial for r in later.root_ca.revoked] == ["bb", "cc"]
+
+
 def test_client_certificate_for_a_context(authority: Authority, cluster: Cluster) -> None:
     pair = authority.issue_client(cluster, "laptop")
     who = pki.verify(pair.cert, cluster.root_ca.cert, NOW)

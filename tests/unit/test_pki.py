@@ -167,6 +167,15 @@ def test_check_root_says_what_is_wrong() -> None:
         pki.check_root(KeyPair(ROOT.cert, b"x"), NOW)
 
 
+def test_revocation_list_holds_the_serials() -> None:
+    serial = pki.identity(pki.issue(ROOT, MANAGER, NOW).cert).serial
+    crl = x509.load_pem_x509_crl(pki.revocation_list(ROOT, [serial, "ab", "ab"], NOW))
+    assert sorted(entry.serial_number for entry in crl) == sorted([int(serial, 16), 0xAB])
+    key = certificate(ROOT).public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey) and crl.is_signature_valid(key)
+    assert len(list(x509.load_pem_x509_crl(pki.revocation_list(ROOT, [], NOW)))) == 0
+
+
 @pytest.mark.parametrize(("chance", "part"), [(0.0, 0.5), (0.5, 0.65), (1.0, 0.8)])
 def test_renewal_lies_between_half_and_four_fifths(chance: float, part: float) -> None:
     who = pki.identity(pki.issue(ROOT, MANAGER, NOW).cert)
