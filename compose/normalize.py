@@ -74,6 +74,8 @@ def _service(node: Node, environment: Mapping[str, str]) -> Node:
     elif "deploy" in value:
         deploy = value["deploy"]
         missing = {key: Node({}, deploy.pos) for key in ("resources", "placement") if deploy.get(key) is None}
+        if "scale" in value and deploy.get("replicas") is None:
+            missing["replicas"] = value["scale"]
         value["deploy"] = deploy.replaced({**mapping(deploy), **missing})
     return node.replaced(value)
 

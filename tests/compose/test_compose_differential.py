@@ -14,6 +14,7 @@ import pytest
 from compose.project import render
 from tests.compose import differ
 from tests.compose.differ import Case, compare, known_differences, ours, theirs
+from tests.compose.random_documents import Documents
 
 pytestmark = pytest.mark.differential
 VALID = differ.group_names(["attributes", "merge", "stacks", "stack"])
@@ -79,6 +80,20 @@ def test_docker_compose_reads_our_output(oracle: str, tmp_path: Path) -> None:
         again, problems = theirs(oracle, replace(reread, project=mine["name"]))
         assert again is not None, f"{name}: {problems}"
         assert differ.differences(differ.normalise(mine), differ.normalise(again)) == [], name
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_documents(oracle: str, seed: int, tmp_path: Path) -> None:
+    documents = Documents(seed)
+    project = documents.project()
+    files = (tmp_path / "compose.yml", tmp_path / "override.yml")
+    files[0].write_text(json.dumps(project))
+    files[1].write_text(json.dumps(documents.override(project)))
+    for chosen in (files[:1], files):
+        case = Case(f"seed {seed}", chosen, differ.ENVIRONMENT)
+        assert compare(oracle, case) == [], f"seed {seed}, {len(chosen)} files"
+        mine, problems = ours(case)
+        assert mine is not None, problems
 
 
 def test_known_differences_name_cases() -> None:
