@@ -35,6 +35,8 @@ from pyswarm.api import (
     Filter,
     GetRequest,
     InfoResponse,
+    IssueClientRequest,
+    IssueClientResponse,
     JoinTokensResponse,
     ListRequest,
     ListResponse,
@@ -95,6 +97,8 @@ class Facts:
     tokens: Callable[[Cluster], tuple[str, str]]
     """The worker's and the manager's token of a cluster, as people pass them to `join`."""
     rotate: Callable[[Cluster, RotateRequest], Cluster]
+    sign_client: Callable[[Cluster, str, str], str]
+    """Cluster, name and request (PEM) -> a client's certificate (PEM)."""
 
 
 def box(obj: Object) -> ObjectBox:
@@ -284,6 +288,14 @@ class Control:
         worker, manager = self._facts.tokens(cluster)
         return JoinTokensResponse(
             worker=worker, manager=manager, addresses=tuple(self._facts.join_addresses())
+        )
+
+    async def issue_client(self, request: IssueClientRequest, peer: Peer) -> IssueClientResponse:
+        cluster = await self._controller.read(_cluster)
+        return IssueClientResponse(
+            cert=self._facts.sign_client(cluster, request.name, request.csr),
+            ca=cluster.root_ca.cert,
+            managers=tuple(self._facts.managers()),
         )
 
     def _rotate(self, tx: Transaction, request: RotateRequest) -> None:

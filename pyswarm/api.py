@@ -159,6 +159,23 @@ class JoinTokensResponse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IssueClientRequest:
+    """A certificate for a person's command line on another machine."""
+
+    name: str
+    csr: str
+    """PEM; the key stays with the asker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueClientResponse:
+    cert: str
+    ca: str
+    managers: tuple[str, ...] = ()
+    """host:port of the managers' API."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeployRequest:
     """A whole stack in one transaction: nothing changes unless all of it is valid."""
 
@@ -293,6 +310,7 @@ class NodeCommand:
       extra_hosts, secrets, ssh, cache_from, additional_contexts, platforms, shm_size} -> {id}: `context` is a
       directory of the node, or "-" when a tar archive follows in `data`;
     - image.rm {references, force} -> [Untagged/Deleted rows]; image.prune {all} -> {deleted, reclaimed};
+    - image.save {reference} -> {}: `data` replies before it, each a piece of the file that `text` names;
     - image.resolve {reference, auth} -> {pinned, id, digest}: `name:tag@sha256:...`;
     - volume.ls {} -> [Engine API volumes]; volume.rm {name, force}; volume.prune {all} -> {deleted, reclaimed};
     - system.df {} -> {images, containers, volumes, build_cache}: counts and bytes.
@@ -429,6 +447,23 @@ class AnswerInput:
     command: NodeCommand | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchImageRequest:
+    """The node needs an image that it has not, for a task that is assigned to it."""
+
+    session_id: str
+    reference: str
+    """As in the task, with the digest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePiece:
+    """The next bytes of one file of the image's copy (see `node_agent.images.transfer`)."""
+
+    file: str
+    data: bytes = b""
+
+
 # ---------------------------------------------------------------------------------------------- CA
 
 
@@ -527,6 +562,7 @@ METHODS: tuple[Method, ...] = (
     Method("Control", "Update", UpdateRequest, ObjectBox, roles=_ADMIN),
     Method("Control", "Remove", RemoveRequest, Empty, roles=_ADMIN),
     Method("Control", "JoinTokens", RotateRequest, JoinTokensResponse, roles=_ADMIN),
+    Method("Control", "IssueClient", IssueClientRequest, IssueClientResponse, roles=_ADMIN),
     Method("Control", "Deploy", DeployRequest, DeployResponse, roles=_ADMIN),
     Method("Control", "RemoveStack", RemoveStackRequest, DeployResponse, roles=_ADMIN),
     Method("Control", "Events", EventsRequest, EventMessage, server_stream=True, roles=_ADMIN),
@@ -560,6 +596,7 @@ METHODS: tuple[Method, ...] = (
         server_stream=True,
         roles=_NODE,
     ),
+    Method("Dispatcher", "FetchImage", FetchImageRequest, ImagePiece, server_stream=True, roles=_NODE),
     Method("CA", "GetRootCA", Empty, RootCAResponse, roles=_ANYONE),
     Method("CA", "Issue", IssueRequest, IssueResponse, roles=_ANYONE),
     Method("CA", "Renew", RenewRequest, IssueResponse, roles=_NODE),

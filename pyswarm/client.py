@@ -23,6 +23,8 @@ from pyswarm.api import (
     Filter,
     GetRequest,
     InfoResponse,
+    IssueClientRequest,
+    IssueClientResponse,
     JoinTokensResponse,
     ListRequest,
     ListResponse,
@@ -204,6 +206,10 @@ class Client:
     async def join_tokens(self, rotate: RotateRequest | None = None) -> JoinTokensResponse:
         """The current tokens, after rotating what `rotate` says."""
         return await self._stub.unary("Control.JoinTokens", rotate or RotateRequest())
+
+    async def issue_client(self, name: str, csr: str) -> IssueClientResponse:
+        """A client certificate for a context on another machine."""
+        return await self._stub.unary("Control.IssueClient", IssueClientRequest(name=name, csr=csr))
 
     async def stats(self, tasks: Sequence[str] = ()) -> tuple[ContainerStats, ...]:
         return (await self._stub.unary("Control.Stats", StatsRequest(tasks=tuple(tasks)))).stats

@@ -1,19 +1,24 @@
-"""`pyswarm context`: create, ls, use, inspect, show, rm."""
+"""`pyswarm context`: create, export, import, ls, use, inspect, show, rm."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pyswarm.cli import contexts
-from pyswarm.cli.app import current_app, format_option, quiet_option
+from pyswarm.cli.app import connected, current_app, format_option, quiet_option
 from pyswarm.cli.inspection import finish
 from pyswarm.cli.lazy import LazyGroup
 from pyswarm.cli.table import Layout, formatted, inspected, row
 from pyswarm.cli.values import pairs
 from pyswarm.errors import Invalid, PyswarmError
 from pyswarm.gotemplate import Struct
+
+if TYPE_CHECKING:
+    from pyswarm.client import Client
 
 LAYOUT = Layout(
     columns=("Name", "Description", "DockerEndpoint", "Error"),
@@ -64,8 +69,8 @@ def create(
     missing = [f"--{word}" for word, value in found.items() if not value]
     if missing:
         raise Invalid(
-            f"a context needs {', '.join(missing)}: a manager has them in certs/ of its state directory, "
-            "as ca.pem, node.pem and node.key"
+            f"a context needs {', '.join(missing)}: run `pyswarm context export {name}` on a manager, and "
+            f"`pyswarm context import {name} FILE` here"
         )
     if not found["host"].startswith("tcp://"):
         raise Invalid(f"invalid host {found['host']!r}: write tcp://address:port")
@@ -73,6 +78,39 @@ def create(
     contexts.create(contexts.Context(name, found["host"], description), *data)
     click.echo(name)
     click.echo(f'Successfully created context "{name}"', err=True)
+
+
+@context.command("export")
+@click.argument("name", metavar="CONTEXT")
+@click.argument("file", metavar="[FILE|-]", default="")
+@connected
+async def export(client: Client, name: str, file: str) -> None:
+    """Give somebody access to this cluster from another machine: a file with a client certificate of its own,
+    to be read there with `pyswarm context import`. Whoever has the file can do everything."""
+    from pyswarm import pki
+
+    key = pki.new_key()
+    answer = await client.issue_client(name, pki.create_request(key, name).decode())
+    host = "tcp://" + ",".join(answer.managers)
+    data = contexts.packed(contexts.Context(name, host), answer.ca.encode(), answer.cert.encode(), key)
+    if file == "-":
+        sys.stdout.buffer.write(data)
+        return
+    target = Path(file or f"{name}.pyswarmcontext")
+    contexts.write_new(target, data)
+    click.echo(f'Written file "{target}"', err=True)
+
+
+@context.command("import")
+@click.argument("name", metavar="CONTEXT")
+@click.argument("file", metavar="FILE|-")
+def import_context(name: str, file: str) -> None:
+    """Create a context from a file that `pyswarm context export` made on a manager."""
+    data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    found, ca, cert, key = contexts.unpacked(data)
+    contexts.create(contexts.Context(name, found.host, found.description), ca, cert, key)
+    click.echo(name)
+    click.echo(f'Successfully imported context "{name}"', err=True)
 
 
 def _endpoint(name: str) -> tuple[str, str]:

@@ -102,6 +102,34 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def packed(context: Context, ca: bytes, cert: bytes, key: bytes) -> bytes:
+    """A context as one file, for another machine."""
+    parts = {"ca": ca.decode(), "cert": cert.decode(), "key": key.decode()}
+    return json.dumps({**asdict(context), **parts}, indent=1).encode() + b"\n"
+
+
+def unpacked(data: bytes) -> tuple[Context, bytes, bytes, bytes]:
+    """The inverse: context, CA, certificate, key. Raises Invalid for anything else."""
+    try:
+        found = cast("dict[str, str]", json.loads(data))
+        context = Context(found["name"], found["host"], found.get("description", ""))
+        return context, found["ca"].encode(), found["cert"].encode(), found["key"].encode()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Invalid(
+            "this is not a context: make one with `pyswarm context export NAME` on a manager"
+        ) from None
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that nobody else may read. Raises Conflict rather than overwrite one."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise Conflict(f"{path} exists already: name another file") from None
+    with open(descriptor, "wb") as file:
+        file.write(data)
+
+
 def use(name: str) -> None:
     """Make `name` the current context. Raises NotFound."""
     if name != DEFAULT:
