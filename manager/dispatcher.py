@@ -8,12 +8,14 @@ load) is not counted against the nodes: nobody could have been heard.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from manager.controller import Controller, Transaction
+from manager.images import ImageRelay
 from manager.logbroker import LogBroker
 from manager.state import Changed, View
 from pyswarm.api import (
@@ -22,8 +24,10 @@ from pyswarm.api import (
     AssignmentsRequest,
     Demand,
     Empty,
+    FetchImageRequest,
     HeartbeatRequest,
     HeartbeatResponse,
+    ImagePiece,
     ListenRequest,
     SessionMessage,
     SessionRequest,
@@ -111,6 +115,7 @@ class Dispatcher:
         self._ids = ids
         self._managers = managers
         self._unseal = unseal
+        self._relay = ImageRelay(controller, broker)
         self._sessions: dict[str, Session] = {}
         self._unheard: dict[str, float] = {}
         """Nodes believed READY that have not reported to this leader yet: monotonic deadline."""
@@ -311,6 +316,13 @@ class Dispatcher:
     async def answer(self, messages: AsyncIterator[AnswerMessage], peer: Peer) -> AsyncIterator[AnswerInput]:
         async for message in self._broker.answer(peer.node_id, messages):
             yield message
+
+    async def fetch_image(self, request: FetchImageRequest, peer: Peer) -> AsyncIterator[ImagePiece]:
+        """A copy of an image that a task of the node needs, from a node that has it."""
+        self._session(request.session_id, peer)
+        async with contextlib.aclosing(self._relay.copy(request.reference, peer.node_id)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 def _register(tx: Transaction, request: SessionRequest, peer: Peer) -> Node:

@@ -30,12 +30,13 @@ R = TypeVar("R")
 class Conversation:
     """One demand and its answer. Closing it ends both ends' streams."""
 
-    def __init__(self, demand: Demand, node_id: str) -> None:
+    def __init__(self, demand: Demand, node_id: str, depth: int = QUEUE) -> None:
+        """`depth` messages are held per direction."""
         self.demand = demand
         self.node_id = node_id
         self.answered = asyncio.Event()
-        self._answers: asyncio.Queue[AnswerMessage | None] = asyncio.Queue(QUEUE)
-        self._inputs: asyncio.Queue[AnswerInput | None] = asyncio.Queue(QUEUE)
+        self._answers: asyncio.Queue[AnswerMessage | None] = asyncio.Queue(depth)
+        self._inputs: asyncio.Queue[AnswerInput | None] = asyncio.Queue(depth)
         self._closed = asyncio.Event()
         self.lost = False
         """Whether the agent's stream broke off instead of ending."""
@@ -135,11 +136,12 @@ class LogBroker:
                 conversation.close()
 
     @contextlib.asynccontextmanager
-    async def ask(self, node_id: str, demand: Demand) -> AsyncGenerator[Conversation]:
-        """Open a conversation with a node's agent; Unavailable when it does not listen."""
+    async def ask(self, node_id: str, demand: Demand, depth: int = QUEUE) -> AsyncGenerator[Conversation]:
+        """Open a conversation with a node's agent; Unavailable when it does not listen. `depth` messages are
+        held per direction before the faster end waits."""
         listener = await self._listener(node_id)
         demand = replace(demand, id=self._ids.new_id())
-        conversation = Conversation(demand, node_id)
+        conversation = Conversation(demand, node_id, depth)
         self._conversations[demand.id] = conversation
         listener.put_nowait(demand)
         try:

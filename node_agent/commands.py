@@ -10,7 +10,8 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class Commands:
 
     async def run(self, command: NodeCommand, more: AsyncIterator[NodeCommand]) -> AsyncIterator[NodeReply]:
         """Progress as it comes, then the result or the error. `more` is input that follows the command."""
+        if command.verb == "image.save":
+            async with aclosing(self._image_save(command)) as replies:
+                async for reply in replies:
+                    yield reply
+            return
         lines: asyncio.Queue[str | None] = asyncio.Queue()
         work = asyncio.ensure_future(self._perform(command, more, lines.put_nowait))
         work.add_done_callback(lambda _: lines.put_nowait(None))
@@ -121,6 +127,14 @@ class Commands:
         bare = reference.partition("@")[0]
         named = bare if parse(bare).tag and ":" in bare.rpartition("/")[2] else f"{bare}:latest"
         return {"pinned": f"{named}@{digest}", "digest": digest}
+
+    async def _image_save(self, command: NodeCommand) -> AsyncGenerator[NodeReply]:
+        """A copy of an image: pieces of its files, each with the file's name."""
+        reference = _text(json.loads(command.args), "reference")
+        async with aclosing(self._images.export(reference)) as copy:
+            async for name, data in copy:
+                yield NodeReply(kind="data", text=name, data=data)
+        yield NodeReply(kind="result", text="{}")
 
     async def _image_build(self, arguments: Arguments, progress: Progress) -> Any:
         return {"id": await self._images.build(build_request(arguments), progress)}

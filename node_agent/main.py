@@ -101,7 +101,7 @@ class Agent:
 
     def _session(self) -> Session:
         commands = Commands(self._images, self._storage, self._paths.state / "scratch", self._images_in_use)
-        return Session(
+        session = Session(
             worker=self._worker,
             answerer=Answers(self._runtime, self._logs, commands),
             outbox=self._outbox,
@@ -115,6 +115,8 @@ class Agent:
             remember_managers=self._remember_managers,
             registered=self._note_session,
         )
+        self._images.fetch = session.fetch_image
+        return session
 
     def _tls(self) -> TLS:
         return TLS(self._config.cert("ca.pem"), self._config.cert("node.pem"), self._config.cert("node.key"))

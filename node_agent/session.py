@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Protocol, cast
 
 from pyswarm.api import (
     AnswerInput,
     AnswerMessage,
     AssignmentsRequest,
     Demand,
+    FetchImageRequest,
     HeartbeatRequest,
+    ImagePiece,
     ListenRequest,
     SessionMessage,
     SessionRequest,
@@ -113,6 +116,8 @@ class Session:
         self._data_path_addr = data_path_addr
         self._remember_managers = remember_managers
         self._registered = registered
+        self._current: tuple[Stub, str] | None = None
+        """The connection and the session's id, while there is one."""
         self._period = 1.0
         self._random = random.Random()
 
@@ -159,13 +164,30 @@ class Session:
     async def _serve(self, stub: Stub, session: str, messages: AsyncIterator[SessionMessage]) -> None:
         for update in self._worker.statuses():
             self._outbox.put(update)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch_session(messages))
-            group.create_task(self._beat(stub, session))
-            group.create_task(self._assignments(stub, session))
-            group.create_task(self._report(stub, session))
-            group.create_task(self._report_stats(stub, session))
-            group.create_task(self._listen(stub, session))
+        self._current = (stub, session)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch_session(messages))
+                group.create_task(self._beat(stub, session))
+                group.create_task(self._assignments(stub, session))
+                group.create_task(self._report(stub, session))
+                group.create_task(self._report_stats(stub, session))
+                group.create_task(self._listen(stub, session))
+        finally:
+            self._current = None
+
+    async def fetch_image(self, reference: str) -> AsyncGenerator[tuple[str, bytes]]:
+        """A copy of an image from a node that has it, as pieces of named files. NotFound when none has it,
+        Unavailable while no manager is connected."""
+        if self._current is None:
+            raise Unavailable("this node is not connected to a manager")
+        stub, session = self._current
+        request = FetchImageRequest(session_id=session, reference=reference)
+        # `stream` is a generator, though it promises less: closed when the reader stops early.
+        pieces = cast("AsyncGenerator[ImagePiece]", stub.stream("Dispatcher.FetchImage", request))
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece.file, piece.data
 
     async def _watch_session(self, messages: AsyncIterator[SessionMessage]) -> None:
         async for message in messages:

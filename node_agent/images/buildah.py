@@ -12,8 +12,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,9 +39,10 @@ from node_agent.images.program import Buildah, Progress
 from node_agent.images.reference import Reference, familiar, insecure, parse
 from node_agent.images.registry import Registry
 from node_agent.images.store import ImageStore, StoredImage
+from node_agent.images.transfer import Piece, pieces, proven, receive
 from node_agent.ports import ImageConfig, Paths
 from pyswarm.clock import Clock, SystemClock, rfc3339
-from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError
+from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError, Unavailable
 
 __all__ = ["BuildRequest", "BuildSecret", "ImageSummary", "Images", "Progress"]
 
@@ -63,6 +72,10 @@ class ImageSummary:
     """1 when a task here uses it (or used it a moment ago)."""
 
 
+Fetch = Callable[[str], AsyncGenerator[Piece]]
+"""Asks the managers for a copy of an image, by its reference with a digest; raises NotFound when no node has it."""
+
+
 class Images:
     """ImagePort over buildah."""
 
@@ -74,7 +87,11 @@ class Images:
         self._pulled_file = self._buildah.conf / "pulled.json"
         self._insecure = tuple(insecure_registries)
         self._clock = clock or SystemClock()
-        self._store = ImageStore(self._buildah.root)
+        self._store = ImageStore(self._buildah.root, self._buildah.conf / "manifests")
+        self.fetch: Fetch | None = None
+        """Where images come from that no registry has; None: from nowhere."""
+        self._copies: dict[str, tuple[asyncio.Task[Path], list[object]]] = {}
+        """By image id: the copy that is being sent, and those who send it."""
         self._answers: dict[str, tuple[tuple[int, int, int] | None, ImageConfig]] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._mounted: dict[str, Path] = {}
@@ -89,8 +106,12 @@ class Images:
             if answer is not None and answer[0] == self._store.stamp():
                 return answer[1]
         image = self._store.find(reference)
+        if image is None and _from_nodes_first(reference, policy):
+            with suppress(PyswarmError):
+                await self._fetch_once(reference)
+            image = self._store.find(reference)
         if self._wants_pull(reference, policy, image):
-            await self._pull_once(reference, auth)
+            await self._pull_or_fetch(reference, auth)
             image = self._store.find(reference)
         if image is None:
             raise Invalid(_absent(reference, policy))
@@ -111,14 +132,26 @@ class Images:
             return False
         return self._clock.now() - self._pull_times().get(reference, 0.0) >= max_age(policy)
 
-    async def _pull_once(self, reference: str, auth: str) -> None:
-        """Pull; those who ask for the same image meanwhile wait for the same pull."""
-        key = f"{reference} {auth}"
+    async def _pull_or_fetch(self, reference: str, auth: str) -> None:
+        """From the registry; from another node when the registry does not give it."""
+        try:
+            await self._once(f"{reference} {auth}", lambda: self._pull(reference, decode_header(auth), None))
+        except Invalid as refusal:
+            if "@" not in reference or self._store.find(reference) is not None:
+                raise
+            try:
+                await self._fetch_once(reference)
+            except PyswarmError as error:
+                raise Invalid(f"{refusal}; nor does another node give it: {error}") from error
+
+    async def _fetch_once(self, reference: str) -> None:
+        await self._once(f"fetch {reference}", lambda: self._fetch(reference))
+
+    async def _once(self, key: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do it; those who ask for the same meanwhile wait for the same work."""
         task = self._pulls.get(key)
         if task is None:
-            task = asyncio.create_task(
-                self._pull(reference, decode_header(auth), None), name=f"pull {reference}"
-            )
+            task = asyncio.create_task(work(), name=f"pull {key}")
             self._pulls[key] = task
             task.add_done_callback(lambda done: self._pull_done(key, done))
         await asyncio.shield(task)
@@ -387,6 +420,67 @@ class Images:
             .splitlines()[-1]
         )
 
+    # -------------------------------------------------------------------------------- from node to node
+
+    async def export(self, reference: str) -> AsyncGenerator[Piece]:
+        """A copy of an image for another node, in pieces. NotFound when it is not here."""
+        image = self._get(reference)
+        async with self._copy(image.id) as directory:
+            async with aclosing(pieces(directory, self._store.manifests(image).values())) as parts:
+                async for piece in parts:
+                    yield piece
+
+    @asynccontextmanager
+    async def _copy(self, image_id: str) -> AsyncGenerator[Path]:
+        """The image as a directory of blobs; those who send it at the same time share one."""
+        if image_id not in self._copies:
+            self._copies[image_id] = (asyncio.create_task(self._make_copy(image_id)), [])
+        task, users = self._copies[image_id]
+        me = object()
+        users.append(me)
+        try:
+            yield await asyncio.shield(task)
+        finally:
+            users.remove(me)
+            if not users:
+                del self._copies[image_id]
+                await self._drop_copy(task)
+
+    async def _make_copy(self, image_id: str) -> Path:
+        self._buildah.prepare()
+        directory = Path(tempfile.mkdtemp(dir=self._buildah.tmp, prefix="copy-"))
+        try:
+            await self._buildah.run("push", "--disable-compression", image_id, f"dir:{directory}")
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        return directory
+
+    async def _drop_copy(self, task: asyncio.Task[Path]) -> None:
+        task.cancel()
+        with suppress(PyswarmError, asyncio.CancelledError):
+            await asyncio.to_thread(shutil.rmtree, await task, True)
+
+    async def _fetch(self, reference: str) -> None:
+        """Get an image from another node, by its digest, and give it the name that it is asked for by."""
+        wanted = parse(reference)
+        if self.fetch is None:
+            raise Unavailable("this node is not connected to a manager")
+        self._buildah.prepare()
+        with tempfile.TemporaryDirectory(dir=self._buildah.tmp, prefix="fetch-") as work:
+            async with aclosing(self.fetch(reference)) as arriving:
+                manifests = await receive(arriving, Path(work))
+            output = await self._buildah.run("pull", "--policy=always", f"dir:{work}")
+        image_id = output.strip().splitlines()[-1].removeprefix("sha256:")
+        try:
+            self._store.keep(image_id, proven(wanted.digest, image_id, manifests))
+        except Invalid:
+            with suppress(PyswarmError):
+                await self._buildah.run("rmi", image_id)
+            raise
+        if wanted.tag:
+            await self._buildah.run("tag", image_id, wanted.local_names[0])
+
     # -------------------------------------------------------------------------------- list and remove
 
     async def list(self, *, all_images: bool = False) -> Sequence[ImageSummary]:
@@ -521,9 +615,17 @@ def max_age(policy: str) -> float:
     return sum(n * unit for n, unit in zip(amounts, (7 * _DAY, _DAY, 3600.0, 60.0, 1.0), strict=True))
 
 
+def _from_nodes_first(reference: str, policy: str) -> bool:
+    """Whether the cluster's nodes are asked before a registry is: where the name does not say which registry,
+    it may be of an image that was built here; and what another node has need not cross the internet again."""
+    if "@" not in reference or policy == "never":
+        return False
+    return policy == "build" or not parse(reference).explicit_domain
+
+
 def _absent(reference: str, policy: str) -> str:
     if policy == "build":
-        return f"no such image: {reference} is built, not pulled, and was not built on this node"
+        return f"no such image: {reference} is built, not pulled, and no node that can be reached has it"
     if policy == "never":
         return f"no such image: {reference} is not on this node, and pull_policy is never"
     return f"no such image: {reference}"

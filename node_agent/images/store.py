@@ -23,6 +23,8 @@ from pyswarm.specs import Healthcheck
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _FRACTION = re.compile(r"\.(\d+)")
 _MANIFEST = "manifest-"
+MANIFEST_LIMIT = 4 * 1024 * 1024
+"""Bytes of a manifest or index, as registries limit them."""
 _CACHE_NAME = re.compile(r"[0-9a-f]{64}-tmp:latest\Z")
 
 
@@ -72,7 +74,10 @@ def _record(entry: Mapping[str, Any]) -> StoredImage:
 class ImageStore:
     """The store below one root directory. Keeps what it read until a file changes."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kept: Path | None = None) -> None:
+        """`kept` is a directory of manifests, each named by the image's id and its own digest, under which
+        the image is to be found too (see `node_agent.images.transfer`)."""
+        self._kept = kept
         self._images_file = root / "overlay-images" / "images.json"
         self._layers_file = root / "overlay-layers" / "layers.json"
         self._stamp: tuple[int, int, int] | None = None
@@ -101,11 +106,56 @@ class ImageStore:
         entries = _load_list(self._images_file) if stamp else []
         self._images = sorted(map(_record, entries), key=lambda image: (-image.created, image.id))
         self._by_name = {name: image for image in reversed(self._images) for name in image.names}
-        self._by_digest = {digest: image for image in reversed(self._images) for digest in image.digests}
+        kept = self._kept_digests()
+        self._by_digest = {
+            digest: image
+            for image in reversed(self._images)
+            for digest in (*image.digests, *kept.get(image.id, ()))
+        }
         self._found = {}
         known = {image.id for image in self._images}
         self._configs = {key: value for key, value in self._configs.items() if key in known}
         self._stamp = stamp
+
+    # ------------------------------------------------------------------------------ manifests
+
+    def _kept_digests(self) -> Mapping[str, Sequence[str]]:
+        """Image id -> digests of the manifests that are kept for it."""
+        found: dict[str, list[str]] = {}
+        if self._kept is not None and self._kept.is_dir():
+            for path in sorted(self._kept.iterdir()):
+                image, _, digest = path.name.partition("-")
+                found.setdefault(image, []).append(f"sha256:{digest}")
+        return found
+
+    def manifests(self, image: StoredImage) -> Mapping[str, bytes]:
+        """The image's manifests and indexes by their digests, as they were when it came here."""
+        directory = self._images_file.parent / image.id
+        files = {digest: directory / _file_name(_MANIFEST + digest) for digest in image.digests}
+        for digest in self._kept_digests().get(image.id, ()):
+            files[digest] = self._kept_file(image.id, digest)
+        return {digest: path.read_bytes() for digest, path in sorted(files.items()) if path.is_file()}
+
+    def keep(self, image_id: str, manifests: Mapping[str, bytes]) -> None:
+        """Keep these manifests for an image, so that it is found by their digests; those of images that are
+        gone are deleted."""
+        if self._kept is None:
+            return
+        self._kept.mkdir(mode=0o700, exist_ok=True)
+        for digest, data in manifests.items():
+            path = self._kept_file(image_id, digest)
+            fresh = path.with_name(f".{path.name}")
+            fresh.write_bytes(data)
+            fresh.replace(path)
+        known = {image.id for image in self.images()}
+        for path in self._kept.iterdir():
+            if path.name.partition("-")[0].removeprefix(".") not in known:
+                path.unlink(missing_ok=True)
+        self._load(self.stamp())
+
+    def _kept_file(self, image_id: str, digest: str) -> Path:
+        assert self._kept is not None
+        return self._kept / f"{image_id}-{digest.removeprefix('sha256:')}"
 
     def find(self, text: str) -> StoredImage | None:
         """The image that a reference, a digest, an id or the beginning of one names."""

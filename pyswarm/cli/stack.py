@@ -229,18 +229,13 @@ async def _deploy(app: App, client: Client, request: DeployRequest, options: Map
 
 
 async def build_all(client: Client, builds: Sequence[Build]) -> None:
-    """Build the stack's images on the manager's node, each once."""
+    """Build the stack's images on the manager's node, each once: the nodes get them from there."""
     done: set[str] = set()
     for each in builds:
         if each.image in done:
             continue
         done.add(each.image)
         await _build(client, each)
-    if builds and len(await client.nodes()) > 1:
-        names = ", ".join(sorted(done))
-        warn(
-            f"warning: {names}: built on the manager's node alone; other nodes can run it only from a registry"
-        )
 
 
 async def _build(client: Client, build: Build) -> None:
