@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyswarm.cli import contexts
-from pyswarm.cli.app import connected, current_app, format_option, quiet_option
+from pyswarm.cli.app import App, connected, current_app, format_option, quiet_option
 from pyswarm.cli.inspection import finish
 from pyswarm.cli.lazy import LazyGroup
 from pyswarm.cli.table import Layout, formatted, inspected, row
@@ -84,7 +84,7 @@ def create(
 @click.argument("name", metavar="CONTEXT")
 @click.argument("file", metavar="[FILE|-]", default="")
 @connected
-async def export(client: Client, name: str, file: str) -> None:
+async def export(app: App, client: Client, name: str, file: str) -> None:
     """Give somebody access to this cluster from another machine: a file with a client certificate of its own,
     to be read there with `pyswarm context import`. Whoever has the file can do everything."""
     from pyswarm import pki
