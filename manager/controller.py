@@ -7,7 +7,9 @@ compare-and-set transaction. So a new service is created, given addresses and pl
 and forty status reports that arrive while one write is on its way share the next one.
 
 A round that could not be committed is rolled back as if it had not been, and its requests are told. When
-the outcome is unknown (a time-out), the state is read again from the store before anything else is decided.
+the outcome is unknown (a time-out), the state is read again from the store before anything else is decided
+or answered. A round that is too large for one transaction is committed in several, the requests' own changes
+whole in the first.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ import asyncio
 import contextlib
 import heapq
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from manager.state import Changed, Key, Plan, Reconciler, State, View
 from manager.store import Change, Delete, Deposed, Fence, Put, StaleWrite, Store
+from manager.store.layout import CommitTooLarge
 from pyswarm.clock import Clock
-from pyswarm.errors import Unavailable
+from pyswarm.errors import Conflict, Invalid, Unavailable
 from pyswarm.objects import Kind, Object, kind_of
 from pyswarm.wire import with_version
 
@@ -34,9 +38,19 @@ MAX_CHANGES = 2_000
 """Objects in one transaction; a larger round is committed in this many at a time, requests first."""
 MAX_SWEEPS = 20
 """How often the reconcilers may answer each other within a round; what is left waits for the next one."""
+NOT_LEADING = "this manager does not lead any more: ask again"
 LOST_MEANWHILE = "this manager lost the lead while the write was on its way: look whether it happened"
 RELOAD_PAUSE = 0.2
 """Seconds between attempts to reach a store that does not answer."""
+UNSETTLED_PAUSE = 0.1
+"""Seconds before the next round when the reconcilers did not come to rest in the last one."""
+LONGEST_WAIT = 10.0
+"""Seconds without a look at the clock, which may have been set."""
+MAX_ATTEMPTS = 5
+"""How often a request is tried that the store finds stale, before its sender is told."""
+UNCOMMITTED = -1
+"""`meta.version` of a committed object that a request of this round has changed: no version that anybody has
+read equals it, so a second request of the round that was made from the old one is refused."""
 
 
 class Transaction:
@@ -53,7 +67,9 @@ class Transaction:
 
     def put(self, obj: Object) -> None:
         """Create or replace. The version that the store must hold is filled in by the controller."""
-        self._note(self._state.stage(kind_of(obj), obj.id, stamped(obj, self.now)))
+        known = self.view.get(kind_of(obj), obj.id)
+        version = UNCOMMITTED if known is not None and known.meta.version else 0
+        self._note(self._state.stage(kind_of(obj), obj.id, with_version(stamped(obj, self.now), version)))
 
     def delete(self, obj: Object) -> None:
         self._note(self._state.stage(kind_of(obj), obj.id, None))
@@ -86,6 +102,11 @@ class _Request(Generic[T]):
     mutation: Mutation[T]
     done: asyncio.Future[T]
     result: T | None = None
+    attempts: int = 0
+
+
+_HEAP_SLACK = 64
+"""Alarms that were replaced and still lie in the heap, besides as many as there are alarms."""
 
 
 class Timers:
@@ -101,8 +122,12 @@ class Timers:
             if key not in plan.wake:
                 self._at.pop((index, key), None)
         for key, when in plan.wake.items():
-            self._at[index, key] = when
-            heapq.heappush(self._heap, (when, index, key))
+            if self._at.get((index, key)) != when:
+                self._at[index, key] = when
+                heapq.heappush(self._heap, (when, index, key))
+        if len(self._heap) > 2 * len(self._at) + _HEAP_SLACK:
+            self._heap = [(when, index, key) for (index, key), when in self._at.items()]
+            heapq.heapify(self._heap)
 
     def due(self, now: float) -> dict[int, set[Key]]:
         """The keys whose time has come, by reconciler; they are forgotten here."""
@@ -194,23 +219,31 @@ class Controller:
         self._clock = clock
         self._fence = fence
         self._planner = Planner(state, reconcilers)
-        self._inbox: list[_Request[Any]] = []
+        self._inbox: deque[_Request[Any]] = deque()
         self._wakeup = asyncio.Event()
         self._observers: list[Observer] = []
         self._readers: list[asyncio.Future[None]] = []
         self._in_round = False
         self._closed = False
         self._reload_needed = True
+        self._singly = 0
+        """Rounds to come that take one request each, since several together were too large."""
+        self._stale_in_a_row = 0
+        self._written: dict[tuple[Kind, str], Object] = {}
+        """What the present round has committed so far."""
         self.loaded = asyncio.Event()
         """Set once the state was read from the store for the first time."""
 
     async def read(self, question: Callable[[View], T]) -> T:
         """The answer of `question` to what is committed. While a round waits for its commit the view shows
-        more than that, so the question waits for its outcome."""
-        while self._in_round:
+        more than that, and after a commit of unknown outcome perhaps less: so the question waits until that
+        is settled. Raises Unavailable once this manager does not lead any more."""
+        while (self._in_round or self._reload_needed) and not self._closed:
             settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._readers.append(settled)
             await settled
+        if self._closed:
+            raise Unavailable(NOT_LEADING)
         return question(self.state.view)
 
     def observe(self, observer: Observer) -> None:
@@ -223,7 +256,7 @@ class Controller:
         """Run `mutation` in the next round; returns its result once the round is committed, or raises
         what the mutation or the commit raised. A mutation may run again when its round failed."""
         if self._closed:
-            raise Unavailable("this manager does not lead any more: ask again")
+            raise Unavailable(NOT_LEADING)
         request: _Request[T] = _Request(mutation, asyncio.get_running_loop().create_future())
         self._inbox.append(request)
         self._wakeup.set()
@@ -235,12 +268,17 @@ class Controller:
                 if self._reload_needed:
                     await self._exclusively(self._reload())
                 await self._exclusively(self._round())
-                if self._planner.idle and not self._inbox:
+                if self._reload_needed or self._inbox:
+                    continue
+                if self._planner.idle:
                     await self._wait()
+                else:
+                    await asyncio.sleep(UNSETTLED_PAUSE)
         finally:
             self._closed = True
+            self._answer_readers()
             for request in self._inbox:
-                _fail(request, Unavailable("this manager does not lead any more: ask again"))
+                _fail(request, Unavailable(NOT_LEADING))
 
     async def _exclusively(self, work: Coroutine[None, None, None]) -> None:
         """Hold questions back while `work` has uncommitted changes on the state."""
@@ -249,14 +287,17 @@ class Controller:
             await work
         finally:
             self._in_round = False
-            readers, self._readers = self._readers, []
-            for reader in readers:
-                if not reader.done():
-                    reader.set_result(None)
+            self._answer_readers()
+
+    def _answer_readers(self) -> None:
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            if not reader.done():
+                reader.set_result(None)
 
     async def _wait(self) -> None:
         due = self._planner.timers.next()
-        timeout = None if due is None else max(0.0, due - self._clock.now())
+        timeout = LONGEST_WAIT if due is None else min(max(0.0, due - self._clock.now()), LONGEST_WAIT)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):  # wait_for of Python 3.11 may swallow a cancellation
                 await self._wakeup.wait()
@@ -265,6 +306,8 @@ class Controller:
     async def _reload(self) -> None:
         """Read everything again; tells the observers the difference to what they knew."""
         known = {(kind_of(o), o.id): o for o in _all_objects(self.state)}
+        if self._stale_in_a_row > 1:
+            await asyncio.sleep(RELOAD_PAUSE)
         while True:
             try:
                 listing = await self._store.list()
@@ -284,40 +327,70 @@ class Controller:
 
     async def _round(self) -> None:
         now = self._clock.now()
-        requests, self._inbox = self._inbox, []
-        accepted = [request for request in requests if self._stage(request, now)]
-        self._planner.wake(now)
-        self._planner.sweep(now)
+        accepted: list[_Request[Any]] = []
+        self._written = {}
         try:
-            await self._commit()
-        except StaleWrite as error:
-            log.warning("somebody else wrote: %s; reading again", error)
-            self._rolled_back()
-            self._inbox = [*accepted, *self._inbox]
-            return
-        except Deposed as error:
-            self._abandon(accepted, error)
-            raise
-        except Unavailable as error:
-            log.warning("the store did not answer a commit: %s", error)
-            self._abandon(accepted, error)
+            self._accept(accepted, now)
+            requested = self.state.staging
+            self._planner.wake(now)
+            self._planner.sweep(now)
+            await self._commit(requested)
+        except (StaleWrite, CommitTooLarge, Unavailable) as error:
+            self._failed(accepted, error)
+            if isinstance(error, Deposed):
+                raise
             return
         except BaseException:
             # The lead is lost while the commit is on its way: whether it happened, only the next leader knows.
-            self._abandon(accepted, Unavailable(LOST_MEANWHILE))
+            self._failed(accepted, Unavailable(LOST_MEANWHILE))
             raise
+        self._stale_in_a_row = 0
+        self._succeeded(accepted)
+
+    def _accept(self, accepted: list[_Request[Any]], now: float) -> None:
+        """Stage waiting requests, as many as one transaction may hold; the others wait for the next round."""
+        most = 1 if self._singly else len(self._inbox)
+        self._singly = max(0, self._singly - 1)
+        while self._inbox and len(accepted) < most and self.state.staging < MAX_CHANGES:
+            request = self._inbox.popleft()
+            if self._stage(request, now):
+                accepted.append(request)
+
+    def _succeeded(self, accepted: Iterable[_Request[Any]]) -> None:
         for request in accepted:
             if not request.done.done():
-                request.done.set_result(_refreshed(self.state, request.result))
+                request.done.set_result(_refreshed(self.state, self._written, request.result))
 
-    def _abandon(self, accepted: Iterable[_Request[Any]], error: Exception) -> None:
-        self._rolled_back()
-        for request in accepted:
-            _fail(request, error)
-
-    def _rolled_back(self) -> None:
+    def _failed(self, accepted: list[_Request[Any]], error: Exception) -> None:
+        """Take the round back, except for what of it is committed: the requests' changes are, if any is."""
         self.state.rollback()
         self._reload_needed = True
+        log.warning("a round was not committed: %s", error)
+        if self._written:
+            self._succeeded(accepted)
+        elif isinstance(error, StaleWrite):
+            self._stale_in_a_row += 1
+            self._again(accepted, error)
+        elif isinstance(error, CommitTooLarge) and len(accepted) > 1:
+            self._singly = len(accepted)
+            self._inbox.extendleft(reversed(accepted))
+        elif isinstance(error, CommitTooLarge):
+            for request in accepted:
+                _fail(request, Invalid(f"this is too much for one transaction, split it: {error}"))
+            if not accepted:
+                raise error
+        else:
+            for request in accepted:
+                _fail(request, error)
+
+    def _again(self, accepted: list[_Request[Any]], error: StaleWrite) -> None:
+        """Try the requests once more on the state as it is now; give up those that were tried too often."""
+        for request in reversed(accepted):
+            request.attempts += 1
+            if request.attempts < MAX_ATTEMPTS:
+                self._inbox.appendleft(request)
+            else:
+                _fail(request, Conflict(f"the objects are being changed all the time: {error}"))
 
     def _stage(self, request: _Request[Any], now: float) -> bool:
         if request.done.done():
@@ -332,21 +405,43 @@ class Controller:
         self._planner.note(transaction.changes)
         return True
 
-    async def _commit(self) -> None:
+    async def _commit(self, requested: int) -> None:
+        """Commit what is staged; the first `requested` rows in one transaction."""
         staged = self.state.staged()
-        changes = [change for _, _, before, after in staged if (change := _change(before, after))]
+        changes = [(index, change) for index, row in enumerate(staged) if (change := _change(*row[2:]))]
         if not changes:
             self.state.rollback()
             return
-        written: list[Object] = []
-        revision = 0
-        for start in range(0, len(changes), MAX_CHANGES):
-            part = changes[start : start + MAX_CHANGES]
-            revision = await self._store.commit(part, self._fence)
-            written += [with_version(change.obj, revision) for change in part if isinstance(change, Put)]
-        final: _Final = {(kind_of(obj), obj.id): obj for obj in written}
-        self.state.settle([*_untouched(staged, final), *written], revision)
+        whole = sum(index < requested for index, _ in changes)
+        revision = await self._write([change for _, change in changes], whole)
+        final = self._written
+        self.state.settle([*_untouched(staged, final), *final.values()], revision)
         self._tell(revision, [changed for row in staged if (changed := _final(row, final))])
+
+    async def _write(self, changes: Sequence[Change], whole: int) -> int:
+        """Commit in as few transactions as fit; the first holds at least the first `whole` changes."""
+        first = max(whole, MAX_CHANGES)
+        starts = [0, *range(first, len(changes), MAX_CHANGES)]
+        parts = deque(
+            changes[start:end] for start, end in zip(starts, [*starts[1:], len(changes)], strict=True)
+        )
+        revision = 0
+        while parts:
+            part = parts.popleft()
+            try:
+                revision = await self._store.commit(part, self._fence)
+            except CommitTooLarge:
+                cut = len(part) // 2 if not whole else whole if whole < len(part) else 0
+                if not cut:
+                    raise
+                parts.extendleft((part[cut:], part[:cut]))
+                continue
+            whole = 0
+            for change in part:
+                if isinstance(change, Put):
+                    obj = with_version(change.obj, revision)
+                    self._written[kind_of(obj), obj.id] = obj
+        return revision
 
     def _tell(self, revision: int, changes: Sequence[Changed]) -> None:
         for observer in tuple(self._observers):
@@ -403,10 +498,11 @@ def _change(before: Object | None, after: Object | None) -> Change | None:
     return Put(with_version(after, version))
 
 
-def _refreshed(state: State, result: Any) -> Any:  # Any: mutations return what they like
+def _refreshed(state: State, written: _Final, result: Any) -> Any:  # Any: mutations return what they like
     """A result that is a stored object, as it was committed: with its final version."""
     if hasattr(result, "meta") and hasattr(result, "id"):
-        return state.view.get(kind_of(result), result.id) or result
+        key = (kind_of(result), result.id)
+        return written.get(key) or state.view.get(*key) or result
     return result
 
 

@@ -358,6 +358,11 @@ class State:
             for (kind, id), before in self._undo.items()
         ]
 
+    @property
+    def staging(self) -> int:
+        """How many objects are staged."""
+        return len(self._undo)
+
     def settle(self, written: Iterable[Object], revision: int) -> None:
         """The staged changes were committed; `written` carries the objects with their new version."""
         for obj in written:
