@@ -201,6 +201,7 @@ class Manager:
             run_dir=config.run_dir,
             tokens=Authority.tokens,
             rotate=_rotate,
+            sign_client=Authority(self._sealer, self._clock).sign_client,
         )
 
 
@@ -223,9 +224,9 @@ def machine_subnets() -> tuple[str, ...]:
 
 
 def main() -> int:
-    config = nodeconfig.load(Path(sys.argv[1]))
-    telemetry.setup("manager", config.log_format)
-    return telemetry.exit_code(lambda: _run(config))
+    state = Path(sys.argv[1])
+    telemetry.setup("manager", nodeconfig.log_format(state))
+    return telemetry.exit_code(lambda: _run(nodeconfig.load(state)))
 
 
 def _run(config: NodeConfig) -> None:

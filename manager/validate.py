@@ -6,8 +6,9 @@ All problems of a spec are reported at once, each with the path of its field.
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -106,6 +107,22 @@ def _cluster(spec: ClusterSpec, problems: Problems) -> None:
         problems.append("node_cert_expiry: at least 1h")
     if not 1024 <= spec.data_path_port <= 49151:
         problems.append("data_path_port: must be from 1024 to 49151")
+    _pools(spec.default_address_pool, problems)
+
+
+def _pools(pools: Sequence[str], problems: Problems) -> None:
+    """Networks, none of them part of another: a subnet of both would be given away twice."""
+    known: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+    for pool in pools:
+        try:
+            network = ipaddress.ip_network(pool)
+        except ValueError as error:
+            problems.append(f"default_address_pool: {error}: write it as 10.20.0.0/16")
+            continue
+        for other in known:
+            if network.version == other.version and network.overlaps(other):
+                problems.append(f"default_address_pool: {network} overlaps {other}: name each address once")
+        known.append(network)
 
 
 # ---------------------------------------------------------------------------------------------- parts

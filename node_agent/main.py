@@ -238,9 +238,9 @@ def _raise_file_limit() -> None:
 
 
 def main() -> int:
-    config = nodeconfig.load(Path(sys.argv[1]))
-    telemetry.setup("node_agent", config.log_format)
-    return telemetry.exit_code(lambda: _run(config, sys.argv[2:]))
+    state = Path(sys.argv[1])
+    telemetry.setup("node_agent", nodeconfig.log_format(state))
+    return telemetry.exit_code(lambda: _run(nodeconfig.load(state), sys.argv[2:]))
 
 
 def _run(config: NodeConfig, flags: Sequence[str]) -> None:
@@ -249,6 +249,7 @@ def _run(config: NodeConfig, flags: Sequence[str]) -> None:
     tmpfs.ensure(config.run)
     if supervisor.hold(config.run / "agent.lock") is None:
         raise Fatal(f"another agent runs on {config.state}")
+    nodeconfig.keep_copy(config)
     _raise_file_limit()
     write_on_signal("agent")
     agent = Agent(config)

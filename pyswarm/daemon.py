@@ -290,7 +290,12 @@ def address_towards(host: str, port: int) -> str:
 def default_address() -> str:
     """The machine's only address. Raises Invalid when there are several, as Swarm does; a machine with none
     gets the loopback address, so that a single node works offline."""
-    found = [address for addresses in interface_addresses().values() for address in addresses]
+    found = [
+        address
+        for addresses in interface_addresses().values()
+        for address in addresses
+        if not ipaddress.ip_address(address).is_link_local
+    ]
     if len(found) > 1:
         raise Invalid(
             f"could not choose an IP address to advertise since this system has multiple addresses "
@@ -473,22 +478,22 @@ def leave(state: Path, run: Path, *, force: bool, purge: bool = False) -> None:
     except Fatal:
         if not force:
             raise
-        config = NodeConfig(
-            node_id="",
-            cluster_id="",
+        config = nodeconfig.recovered(run) or NodeConfig(
+            node_id="unknown",
+            cluster_id="unknown",
             role="manager",
             state_dir=str(state),
             run_dir=str(run),
             service_manager="systemd" if systemd_runs() else "supervisor",
         )
+        nodeconfig.save(config)
     if config.role == "manager" and not force:
         raise Conflict(
             "this node is a manager, and removing the last manager erases the state of the swarm: "
             "use --force to do it all the same"
         )
     stop(config)
-    if config.node_id:
-        _take_down(config, purge=purge)
+    _take_down(config, purge=purge)
     _forget(config, purge=purge)
 
 

@@ -110,7 +110,31 @@ def directories(environ: Mapping[str, str] = os.environ) -> tuple[Path, Path]:
 
 def load(state: Path) -> NodeConfig:
     """The node's settings. NotFound when the node is in no cluster, Fatal when the file is damaged."""
-    path = state / "node.json"
+    return _read(state / "node.json")
+
+
+def log_format(state: Path) -> str:
+    """How the daemons are to log, also where the settings cannot be read."""
+    try:
+        return load(state).log_format
+    except (NotFound, Fatal):
+        return NodeConfig.log_format
+
+
+def keep_copy(config: NodeConfig) -> None:
+    """Keep the settings that the agent runs by in the run directory too, for `recovered`."""
+    write_private(config.run / "node.json", _text(config))
+
+
+def recovered(run: Path) -> NodeConfig | None:
+    """The settings by which the agent last ran; None when it has not since the machine started."""
+    try:
+        return _read(run / "node.json")
+    except (NotFound, Fatal):
+        return None
+
+
+def _read(path: Path) -> NodeConfig:
     try:
         raw = json.loads(path.read_text())
         raw["ports"] = Ports(**raw["ports"])
@@ -131,8 +155,11 @@ def load(state: Path) -> NodeConfig:
 
 def save(config: NodeConfig) -> None:
     """Write the settings, atomically."""
-    path = config.state / "node.json"
-    write_private(path, json.dumps(dataclasses.asdict(config), indent=1).encode() + b"\n")
+    write_private(config.state / "node.json", _text(config))
+
+
+def _text(config: NodeConfig) -> bytes:
+    return json.dumps(dataclasses.asdict(config), indent=1).encode() + b"\n"
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -55,14 +55,38 @@ class App:
     def client(self) -> Client:
         """A connection to the manager that the options, the environment or the current context name."""
         from pyswarm.cli import contexts
-        from pyswarm.client import Client
 
         if self.host:
             return _connect(self.host, contexts.tls_of(self.context) if self.context else None)
         name = self.context or contexts.current()
         if name == contexts.DEFAULT:
-            return Client.local(self.socket)
+            return self._local()
         return _connect(contexts.load(name).host, contexts.tls_of(name))
+
+    def _local(self) -> Client:
+        """This node's manager. Where it should run and does not, the error says what its log says."""
+        from pyswarm.client import Client
+        from pyswarm.errors import Unavailable
+
+        try:
+            return Client.local(self.socket)
+        except Unavailable:
+            words = self._last_words()
+            if not words:
+                raise
+            raise Unavailable(f"this node's manager does not run: {words}") from None
+
+    def _last_words(self) -> str:
+        """The error in the last line of the manager's log; "" where there is no log, or this user may not read it."""
+        log = self.state_dir / "log" / "manager.log"
+        try:
+            if not (self.state_dir / "node.json").exists():
+                return ""
+            lines = log.read_bytes()[-8192:].decode(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        _, _, text = (lines[-1] if lines else "").partition(" error ")
+        return text or f"it starts, or was stopped: try again in a moment, and see {log}"
 
     def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """`work` with a connection, in an event loop of its own."""
