@@ -113,7 +113,7 @@ class _Checker:
     def _depends(self, name: str, value: Mapping[str, Node], path: str) -> None:
         depends = value.get("depends_on")
         for target, settings in mapping(depends).items():
-            place = child_path(f"{path}.depends_on", target)
+            place = f"{path}.{settings.via}" if settings.via else child_path(f"{path}.depends_on", target)
             position = depends.key_position(target) if depends is not None else settings.pos
             required = settings.get("required")
             if target in self._services:
@@ -223,6 +223,8 @@ class _Checker:
     def _mounts(self, value: Mapping[str, Node], path: str) -> None:
         for index, mount in enumerate(sequence(value.get("volumes"))):
             place = f"{path}.volumes[{index}]"
+            if not isinstance(mount.value, dict):
+                continue  # was reported when it was read
             kind, source, target = mount.get("type"), mount.get("source"), mount.get("target")
             if target is None or not target.value:
                 self._report.error('key "target" is missing', place, mount.pos)
@@ -342,8 +344,9 @@ class _Checker:
                 cycle = [*trail[trail.index(following) :], following]
                 depends = self._services[trail[-1]].get("depends_on")
                 assert depends is not None
+                alone = len(cycle) == 2
                 self._report.error(
-                    f"services wait for each other: {' -> '.join(cycle)}",
+                    "waits for itself" if alone else f"services wait for each other: {' -> '.join(cycle)}",
                     f"{child_path('services', trail[-1])}.depends_on",
                     depends.key_position(following),
                 )

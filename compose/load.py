@@ -65,9 +65,12 @@ def find_files(directory: Path | str, environ: Mapping[str, str]) -> tuple[Path,
 def load_environment(
     directory: Path | str, env_files: Sequence[Path | str], environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The variables that files are filled in from: `environ` on top of the environment files, by default
-    `.env` in `directory`. Raises ComposeErrors for files that are named and missing, or malformed."""
-    paths = [str(Path(directory) / path) for path in env_files]
+    """The variables that files are filled in from: `environ` on top of the environment files (those of
+    `COMPOSE_ENV_FILES` when none are named, else `.env` in `directory`), and `PWD`. Raises ComposeErrors for files that are named and missing, or malformed."""
+    named: Sequence[Path | str] = env_files
+    if not named:
+        named = [part.strip() for part in environ.get("COMPOSE_ENV_FILES", "").split(",") if part.strip()]
+    paths = [str(Path(directory) / path) for path in named]
     if not paths and environ.get("COMPOSE_DISABLE_ENV_FILE", "").lower() not in ("1", "t", "true"):
         default = Path(directory) / ".env"
         paths = [str(default)] if default.is_file() else []
@@ -75,7 +78,7 @@ def load_environment(
     for path in paths:
         if path != "/dev/null":
             found.update(dotenv.parse(read_file(path, None), environ.get, found))
-    return {**found, **environ}
+    return {**found, **environ, "PWD": str(Path.cwd())}
 
 
 def read_file(path: str, asked_at: Position | None) -> Source:
@@ -206,7 +209,11 @@ class _Loader:
                 tree = self._file(document, layer, [path], report)
                 root = tree if root is None else merge_files(root, tree, report)
         if root is None:
-            report.error("the file is empty: it must hold services", "", Position(Source(self._files[0])))
+            report.error(
+                "the file is empty: it must hold services",
+                "",
+                Position(Source(_shown(str(Path(self._files[0]).absolute())))),
+            )
             report.check()
             raise AssertionError  # pragma: no cover  (check raised)
         root = default_contexts(drop_repeats(settle(root)), self._directory)

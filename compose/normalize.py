@@ -117,19 +117,19 @@ def _build(node: Node, environment: Mapping[str, str]) -> Node:
     return node.replaced(value)
 
 
-def implied_dependencies(service: Mapping[str, Node]) -> dict[str, tuple[bool, Position]]:
+def implied_dependencies(service: Mapping[str, Node]) -> dict[str, tuple[str, Position]]:
     """Services that links, shared namespaces and `volumes_from` make a service wait for, each with
-    whether it restarts along."""
-    found: dict[str, tuple[bool, Position]] = {}
+    the attribute that says so."""
+    found: dict[str, tuple[str, Position]] = {}
     for link in sequence(service.get("links")):
-        found.setdefault(link.text().split(":")[0], (True, link.pos))
+        found.setdefault(link.text().split(":")[0], ("links", link.pos))
     for key in _NAMESPACES:
         node = service.get(key)
         if node is not None and node.text().startswith("service:"):
-            found.setdefault(node.text().removeprefix("service:"), (True, node.pos))
+            found.setdefault(node.text().removeprefix("service:"), (key, node.pos))
     for source in sequence(service.get("volumes_from")):
         if not source.text().startswith("container:"):
-            found.setdefault(source.text().split(":")[0], (False, source.pos))
+            found.setdefault(source.text().split(":")[0], ("volumes_from", source.pos))
     return {name: what for name, what in found.items() if name}
 
 
@@ -146,9 +146,10 @@ def _dependencies(service: Mapping[str, Node]) -> Node | None:
         return None
     entries = {name: _required(settings) for name, settings in mapping(said).items()}
     keys = dict(said.keys or {}) if said is not None else {}
-    for name, (restart, position) in implied.items():
+    for name, (key, position) in implied.items():
         if name not in entries:
-            entries[name] = lift(_IMPLIED if restart else _IMPLIED_VOLUMES, Node(None, position))
+            settings = _IMPLIED_VOLUMES if key == "volumes_from" else _IMPLIED
+            entries[name] = lift(settings, Node(None, position, None, "", key))
             keys[name] = position
     position = said.pos if said is not None else next(iter(implied.values()))[1]
     return Node(entries, position, keys)

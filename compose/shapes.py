@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeGuard
 
 from compose.errors import Report, near_miss
-from compose.tree import Node, child_path, type_name
+from compose.tree import Node, child_path, type_name, written
 from compose.units import (
     format_duration,
     number_text,
@@ -87,7 +87,7 @@ class Text:
             return node
         hint = ""
         if isinstance(value, (bool, int, float)):
-            hint = f': write "{scalar_text(value)}" in quotes'
+            hint = f': write "{written(node)}" in quotes'
         return wrong_type(self.expected, node, path, report, hint)
 
 
@@ -240,7 +240,7 @@ class Size:
         elif self._numbers and self._is_number(value):
             size = int(value) if abs(value) < 2**63 else 2**63
         else:
-            hint = f': write "{scalar_text(value)}" in quotes' if isinstance(value, (int, float)) else ""
+            hint = f': write "{written(node)}" in quotes' if isinstance(value, (int, float)) else ""
             return wrong_type(self.expected, node, path, report, hint)
         if size < 0 and not self._negative:
             return wrong_value(f"{size} is below 0", node, path, report)
@@ -465,7 +465,7 @@ class MapOrList:
             text = item.value
             place = f"{path}[{index}]"
             if not isinstance(text, str):
-                hint = f': write "{scalar_text(text)}" in quotes' if isinstance(text, (int, float)) else ""
+                hint = f': write "{written(item)}" in quotes' if isinstance(text, (int, float)) else ""
                 wrong_type("a string", item, place, report, hint)
                 continue
             name, equals, rest = text.partition(self._separator)

@@ -7,8 +7,8 @@ import posixpath
 import re
 
 from compose.errors import Report
-from compose.shapes import scalar_text, shown, wrong_type, wrong_value
-from compose.tree import Node
+from compose.shapes import shown, wrong_type, wrong_value
+from compose.tree import Node, written
 from compose.units import parse_integer
 
 MAX_PORTS = 16_384
@@ -33,7 +33,7 @@ def port_range(text: str) -> tuple[int, int]:
     first = int(match.group(1))
     last = int(match.group(2) or first)
     if first > 65535 or last > 65535:
-        raise ShortSyntaxError(f'"{shown(text)}" is above 65535')
+        raise ShortSyntaxError(f'"{shown(text)}" is above 65535, the highest port')
     if last < first:
         raise ShortSyntaxError(f'"{shown(text)}" runs backwards')
     return first, last
@@ -305,7 +305,7 @@ def read_command(node: Node, path: str, report: Report) -> Node:
             if not isinstance(item.value, str):
                 hint = ""
                 if isinstance(item.value, (bool, int, float)):
-                    hint = f': write "{scalar_text(item.value)}" in quotes'
+                    hint = f': write "{written(item)}" in quotes'
                 wrong_type("a string", item, f"{path}[{index}]", report, hint)
         return node
     if not isinstance(value, str):

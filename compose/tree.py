@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from compose.errors import NOWHERE, Position
@@ -54,6 +55,16 @@ class Node:
 
     def __repr__(self) -> str:
         return f"Node({self.value!r})"
+
+
+_TOKEN = re.compile(r"[^\s,\]}#]+")
+
+
+def written(node: Node) -> str:
+    """A plain scalar as it stands in its file: `1.0`, where the value is 1.0 and would print as 1."""
+    line = node.pos.source.line(node.pos.line)
+    token = _TOKEN.match(line, max(node.pos.column - 1, 0))
+    return token.group() if token is not None else str(node.value)
 
 
 def mapping(node: Node | None) -> dict[str, Node]:

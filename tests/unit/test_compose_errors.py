@@ -51,7 +51,7 @@ networks:
 """
     assert _problems(tmp_path, {"compose.yml": text}) == [
         'compose.yml:4:5: services.web: unknown key "enviroment" (did you mean "environment"?)',
-        'compose.yml:8:9: services.web.ports[1]: "99999" is above 65535',
+        'compose.yml:8:9: services.web.ports[1]: "99999" is above 65535, the highest port',
         'compose.yml:10:7: services.web.deploy: unknown key "replica" (did you mean "replicas"?)',
         "compose.yml:13:19: services.web.deploy.resources.limits.memory: must be a size such as 64m, "
         'not a number: write "50" in quotes',
@@ -262,4 +262,51 @@ def test_old_keys_say_what_to_write(tmp_path: Path) -> None:
     assert _problems(tmp_path, {"compose.yml": text}) == [
         'compose.yml:1:26: services.a: unknown key "log_driver": write "logging.driver"',
         'compose.yml:1:41: services.a: unknown key "net": write "network_mode"',
+    ]
+
+
+def test_variables_around_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.env").write_text(
+        "A=a\nCOMPOSE_FILE=named.yml\nCOMPOSE_PROFILES=p\nCOMPOSE_PROJECT_NAME=given\n"
+    )
+    (tmp_path / ".env").write_text("A=default\n")
+    text = (
+        "services: {a: {image: 'x:${A}', profiles: [p], working_dir: $PWD, hostname: $COMPOSE_PROJECT_NAME}}"
+    )
+    (tmp_path / "named.yml").write_text(text)
+    project = load_project([], environ={"COMPOSE_ENV_FILES": "a.env"})
+    service = project.services["a"]
+    assert (project.name, service.image, service.hostname) == ("given", "x:a", "given")
+    assert service.working_dir == str(tmp_path)
+    assert load_project(["named.yml"], environ={"A": "wins"}, profiles=["p"]).services["a"].image == "x:wins"
+    assert load_project(["named.yml"], environ={}, profiles=["*"]).services["a"].image == "x:default"
+    off = load_project(["named.yml"], environ={"COMPOSE_DISABLE_ENV_FILE": "1"}, profiles=["p"])
+    assert off.services["a"].image == "x:"
+    assert load_project(["named.yml"], environ={}).services == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "path"),
+    [
+        ("links: [q]", "services.a.links"),
+        ("ipc: 'service:q'", "services.a.ipc"),
+        ("network_mode: 'service:q'", "services.a.network_mode"),
+        ("volumes_from: ['q:ro']", "services.a.volumes_from"),
+        ("depends_on: [q]", "services.a.depends_on.q"),
+    ],
+)
+def test_undefined_services_are_reported_where_they_are_named(tmp_path: Path, said: str, path: str) -> None:
+    problems = _problems(tmp_path, {"compose.yml": f"services: {{a: {{image: x, {said}}}}}"})
+    assert [problem.split(": ", 1)[1] for problem in problems] == [f'{path}: service "q" is not defined']
+
+
+def test_numbers_in_advice_are_as_written(tmp_path: Path) -> None:
+    problems = _problems(
+        tmp_path, {"compose.yml": "services: {a: {image: 1.10, hostname: 0x1F, user: 1_000}}"}
+    )
+    assert [problem.rsplit(": ", 1)[1] for problem in problems] == [
+        'write "1.10" in quotes',
+        'write "0x1F" in quotes',
+        'write "1_000" in quotes',
     ]
