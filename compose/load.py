@@ -66,7 +66,10 @@ def load_environment(
     directory: Path | str, env_files: Sequence[Path | str], environ: Mapping[str, str]
 ) -> dict[str, str]:
     """The variables that files are filled in from: `environ` on top of the environment files (those of
-    `COMPOSE_ENV_FILES` when none are named, else `.env` in `directory`), and `PWD`. Raises ComposeErrors for files that are named and missing, or malformed."""
+    `COMPOSE_ENV_FILES` when none are named, else `.env` in `directory`), and `PWD`.
+
+    Raises ComposeErrors for files that are named and missing, or malformed.
+    """
     named: Sequence[Path | str] = env_files
     if not named:
         named = [part.strip() for part in environ.get("COMPOSE_ENV_FILES", "").split(",") if part.strip()]
