@@ -32,13 +32,20 @@ class Commands:
     """The verbs of one node."""
 
     def __init__(
-        self, images: Images, storage: Storage, scratch: Path, in_use: Callable[[], list[str]]
+        self,
+        images: Images,
+        storage: Storage,
+        scratch: Path,
+        in_use: Callable[[], list[str]],
+        kill: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
-        """`in_use` names the images that assigned tasks need."""
+        """`in_use` names the images that assigned tasks need; `kill` sends a signal, by name, to a task's main
+        process."""
         self._images = images
         self._storage = storage
         self._scratch = scratch
         self._in_use = in_use
+        self._kill = kill
         self._verbs: Mapping[str, Handler] = {
             "image.ls": self._image_ls,
             "image.inspect": self._image_inspect,
@@ -53,6 +60,7 @@ class Commands:
             "volume.rm": self._volume_rm,
             "volume.prune": self._volume_prune,
             "system.df": self._system_df,
+            "task.kill": self._task_kill,
         }
 
     async def run(self, command: NodeCommand, more: AsyncIterator[NodeCommand]) -> AsyncIterator[NodeReply]:
@@ -84,6 +92,14 @@ class Commands:
         if command.verb == "image.build" and arguments.get("context") == "-":
             return await self._build_archive(arguments, command, more, progress)
         return await handler(arguments, progress)
+
+    # ------------------------------------------------------------------------------ tasks
+
+    async def _task_kill(self, arguments: Arguments, progress: Progress) -> Any:
+        if self._kill is None:
+            raise Invalid("this node sends no signals")
+        await self._kill(_text(arguments, "task"), str(arguments.get("signal") or "SIGKILL"))
+        return {}
 
     # ------------------------------------------------------------------------------ images
 

@@ -100,7 +100,13 @@ class Agent:
         )
 
     def _session(self) -> Session:
-        commands = Commands(self._images, self._storage, self._paths.state / "scratch", self._images_in_use)
+        commands = Commands(
+            self._images,
+            self._storage,
+            self._paths.state / "scratch",
+            self._images_in_use,
+            self._runtime.kill,
+        )
         session = Session(
             worker=self._worker,
             answerer=Answers(self._runtime, self._logs, commands),

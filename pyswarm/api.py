@@ -313,7 +313,8 @@ class NodeCommand:
     - image.save {reference} -> {}: `data` replies before it, each a piece of the file that `text` names;
     - image.resolve {reference, auth} -> {pinned, id, digest}: `name:tag@sha256:...`;
     - volume.ls {} -> [Engine API volumes]; volume.rm {name, force}; volume.prune {all} -> {deleted, reclaimed};
-    - system.df {} -> {images, containers, volumes, build_cache}: counts and bytes.
+    - system.df {} -> {images, containers, volumes, build_cache}: counts and bytes;
+    - task.kill {task, signal} -> {}: a signal (SIGKILL) to the main process of a task that runs on the node.
 
     `auth` is base64 JSON as in X-Registry-Auth.
     """

@@ -150,12 +150,12 @@ async def remove(app: App, client: Client, volumes: tuple[str, ...], force: bool
                 return
             raise
         await client.remove("volume", found.id, force=force)
-        await _remove_data(client, found.spec.name)
+        await remove_data(client, found.spec.name)
 
     await inspection.remove_each(volumes, one)
 
 
-async def _remove_data(client: Client, name: str) -> int:
+async def remove_data(client: Client, name: str) -> int:
     """Remove the volume's directory from every node that answers; returns on how many there was one."""
     removed = 0
     for each in await nodes.ready(client):
