@@ -40,6 +40,10 @@ MAX_SWEEPS = 20
 """How often the reconcilers may answer each other within a round; what is left waits for the next one."""
 NOT_LEADING = "this manager does not lead any more: ask again"
 LOST_MEANWHILE = "this manager lost the lead while the write was on its way: look whether it happened"
+SHORT_ROUND, LONGEST_BREATH = 0.005, 0.2
+"""Seconds: a round that kept the process busy for longer than the first is followed by a pause as long as itself,
+but no longer than the second. Heartbeats, the lease on the lead and everybody's streams share the process, and
+what arrives meanwhile shares the next round."""
 RELOAD_PAUSE = 0.2
 """Seconds between attempts to reach a store that does not answer."""
 UNSETTLED_PAUSE = 0.1
@@ -229,6 +233,8 @@ class Controller:
         self._singly = 0
         """Rounds to come that take one request each, since several together were too large."""
         self._stale_in_a_row = 0
+        self._busy = 0.0
+        """Seconds for which the present round has let nothing else happen in this process."""
         self._written: dict[tuple[Kind, str], Object] = {}
         """What the present round has committed so far."""
         self.loaded = asyncio.Event()
@@ -268,6 +274,8 @@ class Controller:
                 if self._reload_needed:
                     await self._exclusively(self._reload())
                 await self._exclusively(self._round())
+                if self._busy > SHORT_ROUND:
+                    await asyncio.sleep(min(self._busy, LONGEST_BREATH))
                 if self._reload_needed or self._inbox:
                     continue
                 if self._planner.idle:
@@ -326,7 +334,7 @@ class Controller:
         self.loaded.set()
 
     async def _round(self) -> None:
-        now = self._clock.now()
+        now, started = self._clock.now(), self._clock.monotonic()
         accepted: list[_Request[Any]] = []
         self._written = {}
         try:
@@ -334,6 +342,7 @@ class Controller:
             requested = self.state.staging
             self._planner.wake(now)
             self._planner.sweep(now)
+            self._busy = self._clock.monotonic() - started
             await self._commit(requested)
         except (StaleWrite, CommitTooLarge, Unavailable) as error:
             self._failed(accepted, error)
