@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from manager.orchestrator import update
 from manager.orchestrator.jobs_state import takes_new_tasks
-from manager.orchestrator.slots import Scene, Slot, create, group, release, settle
+from manager.orchestrator.slots import Scene, Slot, create, end, group, release, settle
 from manager.scheduler.constraints import node_matches
 from manager.state import slot_key
 from pyswarm.objects import Node, NodeState, Service, Task, TaskState
@@ -36,6 +36,7 @@ def reconcile_node(scene: Scene, slot: Slot) -> bool:
             scene.say(slot, task, TaskState.SHUTDOWN)
         return False
     if not takes_new_tasks(node, scene.service):
+        end(scene, slot)
         return False
     if slot.tasks:
         settle(scene, slot)

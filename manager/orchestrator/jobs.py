@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from manager.orchestrator.global_ import keeps_tasks, node_slot
 from manager.orchestrator.jobs_state import busy, due, iteration_of, takes_new_tasks
+from manager.orchestrator.restart import should_restart
 from manager.orchestrator.slots import Scene, Slot, completed, create, group, release, settle
 from manager.orchestrator.tasks import is_global
 from manager.state import slot_key
@@ -95,7 +96,7 @@ def _replicated(scene: Scene, slots: dict[str, Slot], new: bool) -> None:
             settle(scene, slot)
     if not new:
         return
-    room = mode.max_concurrent - sum(1 for slot in slots.values() if slot.live)
+    room = mode.max_concurrent - sum(1 for slot in slots.values() if slot.live or delayed(scene, slot))
     if mode.max_concurrent == 0:
         room = mode.total_completions
     for number in range(1, mode.total_completions + 1):
@@ -107,6 +108,12 @@ def _replicated(scene: Scene, slots: dict[str, Slot], new: bool) -> None:
             create(scene, slot)
             release(scene, slot)
             room -= 1
+
+
+def delayed(scene: Scene, slot: Slot) -> bool:
+    """Whether the slot is between a task that failed and the next one."""
+    newest = slot.newest
+    return newest is not None and newest.not_before > scene.now and should_restart(newest, scene.service)
 
 
 def _global(scene: Scene, slots: dict[str, Slot], new: bool) -> None:

@@ -145,14 +145,20 @@ class Scene:
 
 def settle(scene: Scene, slot: Slot) -> None:
     """Bring the slot as far as it can get now. A slot with no task at all is left to its mode."""
-    _end(scene, slot)
+    end(scene, slot)
     _hand_over(scene, slot)
     if _needs_successor(scene, slot):
-        succeed(scene, slot)
+        assert slot.newest is not None
+        if slot.newest.not_before > scene.now and slot.newest.status.state in SELF_ENDED:
+            # It failed while it was held back (no such image): its delay has still to pass.
+            scene.wake_at(("slot", slot.key), slot.newest.not_before)
+        else:
+            succeed(scene, slot)
     release(scene, slot)
 
 
-def _end(scene: Scene, slot: Slot) -> None:
+def end(scene: Scene, slot: Slot) -> None:
+    """Say of tasks that have ended that they are not wanted any more (but for a job's completed ones)."""
     for task in list(slot.tasks):
         if wanted(task) and not alive(task.status.state):
             if is_job(scene.service) and task.status.state == TaskState.COMPLETE:
@@ -315,10 +321,13 @@ def rollout_config(service: Service) -> UpdateConfig:
 
 
 def failed_rollout(scene: Scene, task: Task) -> bool:
-    """Whether the task, or its forerunner, was put in place by an update and did not last."""
+    """Whether the task, or its forerunner, was put in place by an update and did not last. To have completed
+    is what a one-shot service (one that is not restarted after success) is for."""
     if task.rollout == "failed":
         return True
     if task.rollout != "replacing" or task.status.state not in SELF_ENDED:
+        return False
+    if task.status.state == TaskState.COMPLETE and scene.service.spec.task.restart.condition != "any":
         return False
     since = running_since(task)
     return not since or ended_at(task) - since <= monitor_period(scene.service)

@@ -64,7 +64,10 @@ class CheckedServer(MemoryServer):
             dict(self.world.networks),
             self.world.cluster,
         )
-        leads = fence is None or (self._candidates[0].key == fence.key if self._candidates else False)
+        first = self.commits == 0
+        leads = first or (
+            fence is not None and bool(self._candidates) and self._candidates[0].key == fence.key
+        )
         revision = super().apply(changes, fence)
         self.commits += 1
         self._no_storm()
@@ -80,7 +83,7 @@ class CheckedServer(MemoryServer):
         try:
             if not leads:
                 raise Violated("a manager wrote that does not lead")
-            check_step(before, self.world, changed)
+            check_step(before, self.world, changed, VirtualClock().now())
             self._records_outlive_containers(changed)
         except Violated as error:
             self.violation = error

@@ -14,6 +14,9 @@ from manager.scheduler.constraints import node_matches
 from pyswarm.objects import Cluster, Network, Node, NodeState, Object, Service, Task, TaskState, alive
 from pyswarm.specs import update_config
 
+STOP_TIMEOUT = 60.0
+"""Seconds after which a successor may start though its predecessor has not said that it stopped."""
+
 
 class Violated(AssertionError):
     """An invariant does not hold."""
@@ -93,7 +96,7 @@ def show(task: Task) -> str:
 
 
 def check_step(
-    before: World, after: World, changed: Mapping[str, tuple[Object | None, Object | None]]
+    before: World, after: World, changed: Mapping[str, tuple[Object | None, Object | None]], now: float
 ) -> None:
     """All invariants of one commit."""
     for old, new in changed.values():
@@ -119,6 +122,11 @@ def check_step(
     _nothing_twice(after)
     _updates(before, after, changed)
     _dependencies(changed, after)
+    for old, new in changed.values():
+        if isinstance(new, Task) and isinstance(old, Task | None):
+            _after_its_predecessor(old, new, by_service.get(new.service_id, []), after, now)
+        if isinstance(new, Service) and isinstance(old, Service):
+            _completed_with_reason(old, new, by_service.get(new.id, []))
 
 
 def _forward(old: Task, new: Task) -> None:
@@ -163,14 +171,14 @@ def _slots(service: Service, tasks: list[Task]) -> None:
     for task in tasks:
         if live(task):
             by_slot[f"{slot_of(task)}/{task.job_iteration}"].append(task)
-    start_first = "start-first" in (update_config(service.spec.update).order, "start-first")
     for slot, mates in by_slot.items():
         started = [t for t in mates if t.desired_state >= TaskState.RUNNING]
         if len(started) < 2:
             continue
         require(len(started) == 2, f"{len(started)} tasks started in {slot}: {[show(t) for t in started]}")
+        older, newer = sorted(started, key=lambda t: t.meta.created_at)
         require(
-            start_first and any(t.rollout for t in started),
+            bool(newer.rollout) or older.spec_version != newer.spec_version,
             f"two tasks started in {slot}: {[show(t) for t in started]}",
         )
 
@@ -276,7 +284,7 @@ def _updates(before: World, after: World, changed: Mapping[str, tuple[Object | N
         if service is None or former is None or service.spec.mode.kind not in ("replicated", "global"):
             continue
         status = service.update_status
-        if status is None or former.spec_version != service.spec_version:
+        if status is None:
             continue
         config = update_config(
             service.spec.rollback if status.state.startswith("rollback") else service.spec.update
@@ -314,6 +322,47 @@ def _updates(before: World, after: World, changed: Mapping[str, tuple[Object | N
             raise Violated(
                 f"start-first stopped a task with no successor running: {[show(t) for t in alone]}"
             )
+
+
+def _after_its_predecessor(old: Task | None, new: Task, mates: list[Task], world: World, now: float) -> None:
+    """A task does not start while a task of its slot that was told to stop may still run, unless that one
+    has had its time."""
+    started = new.desired_state in (TaskState.RUNNING, TaskState.COMPLETE)
+    if not started or (old is not None and old.desired_state >= TaskState.RUNNING) or not live(new):
+        return
+    if now - new.meta.created_at >= STOP_TIMEOUT:
+        return
+    for mate in mates:
+        if slot_of(mate) != slot_of(new) or mate.id == new.id or wanted(mate) or not _holds(mate):
+            continue
+        node = world.nodes.get(mate.node_id)
+        if mate.job_iteration != new.job_iteration or node is None or node.status.state == NodeState.DOWN:
+            continue
+        raise Violated(f"{show(new)} starts beside {show(mate)}")
+
+
+def _completed_with_reason(old: Service, new: Service, tasks: list[Task]) -> None:
+    """An update that met more failures than it may does not end as completed."""
+    before, status = old.update_status, new.update_status
+    if status is None or status.state != "completed" or before is None or before.state != "updating":
+        return
+    config = update_config(new.spec.update)
+    if config.failure_action == "continue":
+        return
+    monitor = 5.0 if config.monitor is None else config.monitor
+    failed = {
+        slot_of(t)
+        for t in tasks
+        if t.rollout in ("replacing", "failed")
+        and t.meta.created_at >= status.started_at
+        and t.spec.container == new.spec.task.container
+        and t.status.state in (TaskState.FAILED, TaskState.REJECTED)
+        and (not t.status.running_since or t.status.finished_at - t.status.running_since <= monitor)
+    }
+    require(
+        len(failed) / max(1, status.total) <= config.max_failure_ratio,
+        f"the update of {new.spec.name} completed with {len(failed)} failures of {status.total}",
+    )
 
 
 def _dependencies(changed: Mapping[str, tuple[Object | None, Object | None]], after: World) -> None:
