@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # The demo: a one-node cluster, the shop of examples/stacks, one request through its published port.
 #   demo.sh up | down
+# Environment: SHOP_PORT; PYSWARM_STATE_DIR and PYSWARM_RUN_DIR as for pyswarm; PYSWARM_INIT_FLAGS, more flags for
+# `pyswarm init`; DEMO_CACHE, where the base image's root file system is kept until `down`.
 set -eu
 cd "$(dirname "$0")/.."
 pyswarm=.venv/bin/pyswarm
 port=${SHOP_PORT:-8080}
-cache=build/examples
+cache=${DEMO_CACHE:-build/examples}
 
 up() {
     if ! $pyswarm info > /dev/null 2>&1; then
         echo "== pyswarm init"
-        $pyswarm init
+        # shellcheck disable=SC2086  # several flags
+        $pyswarm init ${PYSWARM_INIT_FLAGS:-}
     fi
     if ! $pyswarm image inspect debian-base > /dev/null 2>&1; then
         echo "== building the base image (a minimal Debian, once; a minute or two)"
