@@ -69,6 +69,8 @@ def test_same_specs(docker: str, name: str, case: Case, tmp_path: Path) -> None:
         "HOME": os.environ.get("HOME", "/root"),
         "COMPOSE_DISABLE_ENV_FILE": "1",
     }
+    if case.env_files or (case.directory / ".env").exists():
+        return  # the client knows no environment files for variables
     text = _stack_config(docker, case, environment)
     if text is None:
         return  # newer than the client: nothing to compare
