@@ -32,7 +32,11 @@ class Gate:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
+        """Open it. The group may pass through the directory of the socket, and sees nothing else there."""
         self._path.unlink(missing_ok=True)
+        if self._group is not None:
+            os.chown(self._path.parent, 0, self._group)
+            self._path.parent.chmod(0o710)
         self._server = await asyncio.start_unix_server(self._accept, str(self._path))
         os.chown(self._path, 0, self._group if self._group is not None else 0)
         self._path.chmod(0o660)

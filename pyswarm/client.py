@@ -6,6 +6,7 @@ channel; use it as `async with Client.local(socket) as client`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,8 @@ from pyswarm.api import (
     StatsRequest,
     UpdateRequest,
 )
-from pyswarm.errors import Unavailable
+from pyswarm.errors import PermissionDenied, Unavailable
+from pyswarm.nodeconfig import SOCKET_GROUP
 from pyswarm.objects import (
     Cluster,
     Config,
@@ -113,8 +115,18 @@ class Client:
 
     @classmethod
     def local(cls, socket: Path, timeout: float = 30.0) -> Self:
-        """Over the manager's unix socket. Raises Unavailable when there is none."""
-        if not socket.exists():
+        """Over the manager's unix socket. Raises Unavailable when there is none, PermissionDenied when this user
+        may not reach it."""
+        try:
+            there = socket.exists()
+        except PermissionError:
+            there = True
+        if there and not os.access(socket, os.R_OK | os.W_OK):
+            raise PermissionDenied(
+                f"permission denied while trying to connect to the pyswarm manager at unix://{socket}: use sudo, or "
+                f"become a member of the group {SOCKET_GROUP} (`usermod -aG {SOCKET_GROUP} USER`, then log in again)"
+            )
+        if not there:
             raise Unavailable(
                 f"cannot connect to the pyswarm manager at unix://{socket}: is this node in a cluster? "
                 "Start one with `pyswarm init`, or name a manager with --host or --context"
