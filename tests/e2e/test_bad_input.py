@@ -235,7 +235,7 @@ def test_no_root(shared: Cluster, tmp_path: Path) -> None:
     assert (code, len(error.strip().splitlines())) == (1, 1)
     assert "this needs root" in error and "sudo" in error
     assert list(tmp_path.iterdir()) == []
-    local = {**elsewhere(shared, tmp_path), "PYSWARM_RUN_DIR": str(shared.run)}
+    local = {**shared.environment, "HOME": "/nonexistent"}
     code, error = run(local, "service", "ls", nobody=True)
     assert (code, len(error.strip().splitlines())) == (1, 1)
     assert "permission denied" in error and "group pyswarm" in error
