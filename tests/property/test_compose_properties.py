@@ -25,7 +25,7 @@ from compose.schema import PROJECT, SERVICE, canonical
 from compose.short import ShortSyntaxError, parse_port, parse_volume, shell_words
 from compose.tree import Node, plain
 
-FAST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FAST = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # ------------------------------------------------------------------------------------- templates
 
@@ -182,7 +182,7 @@ VALUES = st.recursive(
 SERVICE_VALUES = st.dictionaries(st.sampled_from(sorted(SERVICE.fields)), VALUES, max_size=6)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SERVICE_VALUES, st.dictionaries(st.sampled_from(sorted(PROJECT.fields)), VALUES, max_size=2))
 def test_any_values_of_known_keys_give_a_project_or_located_problems(
     service: dict[str, Any], top: dict[str, Any]
@@ -264,7 +264,7 @@ def _escaped(value: Any) -> Any:
     return [_escaped(child) for child in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PROJECTS)
 def test_canonical_form_is_a_fixed_point(document: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as directory:
