@@ -8,17 +8,19 @@ through the controller and are acknowledged once committed to Raft.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from manager import desired, query
 from manager.controller import Controller, Transaction
 from manager.desired import Builder
 from manager.dispatcher import Dispatcher
-from manager.logbroker import Conversation, LogBroker
+from manager.logbroker import Conversation, LogBroker, alongside
 from manager.logs import stream_logs
 from manager.state import Changed, View
 from pyswarm.api import (
@@ -53,8 +55,8 @@ from pyswarm.api import (
     StatsResponse,
     UpdateRequest,
 )
-from pyswarm.clock import Clock
-from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError, Unavailable
+from pyswarm.clock import Clock, encode_id
+from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError, Unavailable, named
 from pyswarm.objects import (
     Cluster,
     Config,
@@ -75,10 +77,19 @@ log = logging.getLogger(__name__)
 
 EVENT_HISTORY = 2_000
 """Commits kept for `events --since` and for clients that reconnect."""
-CREATE_KEYS = 1_000
-"""Idempotency keys remembered."""
+EVENT_QUEUE = 2_000
+"""Commits held for a reader of events before it is cut off, so that it lists again."""
 RESOLVE_TIMEOUT = 30.0
 """Seconds for pinning one image to its digest."""
+RESOLVES = 16
+"""Images that are looked up at the same time."""
+
+
+Commit = tuple[int, float, tuple[Changed, ...]]
+"""Revision, Unix time and changes."""
+_CREATED: tuple[Kind, ...] = ("service", "network", "volume", "secret", "config")
+_SHOWN: tuple[Kind, ...] = ("service", "task", "node", "network", "volume", "secret", "config", "cluster")
+"""Kinds that events tell of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +155,8 @@ class Control:
         self._builder = builder
         self._clock = clock
         self._facts = facts
-        self._history: deque[tuple[int, float, tuple[Changed, ...]]] = deque(maxlen=EVENT_HISTORY)
-        self._subscribers: set[asyncio.Queue[tuple[int, float, tuple[Changed, ...]]]] = set()
-        self._created: dict[str, Object] = {}
+        self._history: deque[Commit] = deque(maxlen=EVENT_HISTORY)
+        self._subscribers: set[asyncio.Queue[Commit | None]] = set()
         controller.observe(self._observe)
 
     async def _find(self, kind: Kind, ref: str) -> Object:
@@ -162,7 +172,7 @@ class Control:
         cluster = view.cluster
         nodes = list(view.nodes())
         return InfoResponse(
-            cluster=replace(cluster, root_ca=RootCA(cert=cluster.root_ca.cert)) if cluster else None,
+            cluster=cast("Cluster", blanked(cluster)) if cluster is not None else None,
             node_id=self._facts.node_id,
             node_addr=self._facts.node_addr,
             is_leader=True,
@@ -196,31 +206,28 @@ class Control:
     # ------------------------------------------------------------------------------ writes
 
     async def create(self, request: CreateRequest, peer: Peer) -> ObjectBox:
-        key = request.idempotency_key
-        if key and key in self._created:
-            return box(self._created[key])
         spec = request.spec
         if spec.service is not None:
             pinned, _ = await self._pinned([spec.service], request.resolve_image)
             spec = replace(spec, service=pinned[0])
-        created = await self._controller.submit(lambda tx: self._create(tx, spec))
-        if key:
-            self._created[key] = created
-            while len(self._created) > CREATE_KEYS:
-                self._created.pop(next(iter(self._created)))
-        return box(created)
+        id = _id_for(request.idempotency_key)
+        return box(await self._controller.submit(lambda tx: self._create(tx, spec, id)))
 
-    def _create(self, tx: Transaction, spec: SpecBox) -> Object:
+    def _create(self, tx: Transaction, spec: SpecBox, id: str) -> Object:
+        kind = _kind_in(spec)
+        known = tx.view.get(kind, id) if kind is not None and id else None
+        if known is not None:
+            return known
         if spec.service is not None:
-            return desired.create_service(tx, spec.service)
+            return desired.create_service(tx, spec.service, id)
         if spec.network is not None:
-            return self._builder.network(tx, spec.network)
+            return self._builder.network(tx, spec.network, id)
         if spec.volume is not None:
-            return self._builder.volume(tx, spec.volume)
+            return self._builder.volume(tx, spec.volume, id)
         if spec.secret is not None:
-            return self._builder.secret(tx, spec.secret)
+            return self._builder.secret(tx, spec.secret, id)
         if spec.config is not None:
-            return self._builder.config(tx, spec.config)
+            return self._builder.config(tx, spec.config, id)
         raise Invalid("only services, networks, volumes, secrets and configs are created this way")
 
     async def update(self, request: UpdateRequest, peer: Peer) -> ObjectBox:
@@ -276,12 +283,17 @@ class Control:
             response = await self._controller.submit(lambda tx: _tried(tx, request, self._builder))
         else:
             response = await self._controller.submit(lambda tx: self._builder.deploy(tx, request))
-        return replace(response, warnings=tuple(warnings), revision=self._controller.state.revision)
+        return replace(
+            response, warnings=(*warnings, *response.warnings), revision=self._controller.state.revision
+        )
 
     async def remove_stack(self, request: RemoveStackRequest, peer: Peer) -> DeployResponse:
         return await self._controller.submit(lambda tx: desired.remove_stack(tx, request.stack))
 
     async def join_tokens(self, request: RotateRequest, peer: Peer) -> JoinTokensResponse:
+        if request.unlock_key or request.root_ca:
+            what = "an unlock key" if request.unlock_key else "the root CA"
+            raise Invalid(f"rotating {what} is not supported: only the join tokens can be rotated")
         if request.worker_token or request.manager_token:
             await self._controller.submit(lambda tx: self._rotate(tx, request))
         cluster = await self._controller.read(_cluster)
@@ -318,7 +330,13 @@ class Control:
             if _must_pin(s, resolve, former[s.name])
         }
         ordered = sorted(images)
-        answers = await asyncio.gather(*(self._digest(image, auth) for image, auth in ordered))
+        free = asyncio.Semaphore(RESOLVES)
+
+        async def look_up(image: str, auth: str) -> str | PyswarmError:
+            async with free:
+                return await self._digest(image, auth)
+
+        answers = await asyncio.gather(*(look_up(image, auth) for image, auth in ordered))
         pins: dict[tuple[str, str], str] = {}
         for key, answer in zip(ordered, answers, strict=True):
             if isinstance(answer, PyswarmError):
@@ -352,13 +370,19 @@ class Control:
     def _observe(self, revision: int, changes: Sequence[Changed]) -> None:
         entry = (revision, self._clock.now(), tuple(changes))
         self._history.append(entry)
-        for queue in self._subscribers:
-            queue.put_nowait(entry)
+        for queue in tuple(self._subscribers):
+            if queue.qsize() < EVENT_QUEUE:
+                queue.put_nowait(entry)
+            else:
+                self._subscribers.discard(queue)
+                while not queue.empty():
+                    queue.get_nowait()
+                queue.put_nowait(None)
 
     async def events(self, request: EventsRequest, peer: Peer) -> AsyncIterator[EventMessage]:
-        kinds = {f.value for f in request.filters if f.key == "type"}
         filters = tuple(f for f in request.filters if f.key != "type")
-        queue: asyncio.Queue[tuple[int, float, tuple[Changed, ...]]] = asyncio.Queue()
+        kinds = _event_kinds({f.value for f in request.filters if f.key == "type"}, filters)
+        queue: asyncio.Queue[Commit | None] = asyncio.Queue()
 
         def subscribe(view: View) -> list[EventMessage]:
             self._subscribers.add(queue)
@@ -371,24 +395,16 @@ class Control:
         try:
             for message in await self._controller.read(subscribe):
                 yield message
-            while True:
-                for message in await self._controller.read(_matching(await queue.get(), kinds, filters)):
+            while (entry := await queue.get()) is not None:
+                for message in await self._controller.read(_matching(entry, kinds, filters)):
                     yield message
+            raise Unavailable("events were lost, since they were not read as fast as they came: begin anew")
         finally:
             self._subscribers.discard(queue)
 
-    def _existing(self, view: View, kinds: set[str], filters: Sequence[Filter]) -> list[EventMessage]:
+    def _existing(self, view: View, kinds: Sequence[Kind], filters: Sequence[Filter]) -> list[EventMessage]:
         now, revision = self._clock.now(), self._controller.state.revision
-        chosen: list[Kind] = [query.kind_named(k) for k in sorted(kinds)] or [
-            "service",
-            "task",
-            "node",
-            "network",
-            "volume",
-            "secret",
-            "config",
-        ]
-        found = [o for kind in chosen for o in query.select(view, kind, filters)]
+        found = [o for kind in kinds for o in query.select(view, kind, filters)]
         messages = [
             EventMessage(
                 action="exists",
@@ -420,38 +436,34 @@ class Control:
         if task.status.state != TaskState.RUNNING and task.status.state != TaskState.STARTING:
             raise Conflict(f"task {task.name} is not running (it is {task.status.state.name.lower()})")
         demand = Demand(id="", exec=replace(first.start, task=task.id))
-        async with self._broker.ask(task.node_id, demand) as conversation:
-            feed = asyncio.ensure_future(_feed_exec(conversation, messages))
-            try:
-                async for answer in conversation.answers():
-                    if answer.reply is not None:
-                        raise _replied(answer.reply)
-                    if answer.exec is not None:
-                        yield answer.exec
-                        if answer.exec.kind == "exit":
-                            return
-                raise Unavailable(f"the connection to node {task.node_id} broke off")
-            finally:
-                feed.cancel()
+        async with (
+            self._broker.ask(task.node_id, demand) as conversation,
+            alongside(_feed_exec(conversation, messages)),
+        ):
+            async for answer in conversation.answers():
+                if answer.reply is not None:
+                    raise named(answer.reply.error_class, answer.reply.text)
+                if answer.exec is not None:
+                    yield answer.exec
+                    if answer.exec.kind == "exit":
+                        return
+            raise Unavailable(f"the connection to node {task.node_id} broke off")
 
     async def command(self, messages: AsyncIterator[NodeCommand], peer: Peer) -> AsyncIterator[NodeReply]:
         first = await anext(messages, None)
         if first is None or not first.verb:
             raise Invalid("a command starts with a message that says what to do")
         node_id = (await self._find("node", first.node)).id if first.node else self._facts.node_id
-        async with self._broker.ask(
-            node_id, Demand(id="", command=replace(first, node=node_id))
-        ) as conversation:
-            feed = asyncio.ensure_future(_feed_command(conversation, messages))
-            try:
-                async for answer in conversation.answers():
-                    if answer.reply is not None:
-                        yield answer.reply
-                        if answer.reply.kind in ("result", "error"):
-                            return
-                raise Unavailable(f"the connection to node {node_id} broke off")
-            finally:
-                feed.cancel()
+        async with (
+            self._broker.ask(node_id, Demand(id="", command=replace(first, node=node_id))) as conversation,
+            alongside(_feed_command(conversation, messages)),
+        ):
+            async for answer in conversation.answers():
+                if answer.reply is not None:
+                    yield answer.reply
+                    if answer.reply.kind in ("result", "error"):
+                        return
+            raise Unavailable(f"the connection to node {node_id} broke off")
 
     async def stats(self, request: StatsRequest, peer: Peer) -> StatsResponse:
         figures = self._dispatcher.stats
@@ -498,8 +510,38 @@ def _tried(tx: Transaction, request: DeployRequest, builder: Builder) -> DeployR
         tx.undo()
 
 
+def _kind_in(spec: SpecBox) -> Kind | None:
+    """The kind of object that the box asks for, of those that are created this way."""
+    for kind in _CREATED:
+        if getattr(spec, kind) is not None:
+            return kind
+    return None
+
+
+def _id_for(idempotency_key: str) -> str:
+    """The id of the object that a create with this key makes, on whichever manager and however often it is
+    asked; "" where there is no key."""
+    if not idempotency_key:
+        return ""
+    return encode_id(int.from_bytes(hashlib.sha256(idempotency_key.encode()).digest()[:16]))
+
+
+def _event_kinds(wanted: set[str], filters: Sequence[Filter]) -> list[Kind]:
+    """The kinds of object that a reader of events asks about: those that have every filter named. Raises Invalid
+    for a word that none knows."""
+    chosen: list[Kind] = [query.kind_named(kind) for kind in sorted(wanted)]
+    if chosen:
+        for kind in chosen:
+            query.check_filters(kind, filters)
+        return chosen
+    fitting: list[Kind] = [kind for kind in _SHOWN if all(query.has_filter(kind, f.key) for f in filters)]
+    if not fitting:
+        raise Invalid(f"no kind of object has all of the filters {', '.join(f.key for f in filters)}")
+    return fitting
+
+
 def _matching(
-    entry: tuple[int, float, tuple[Changed, ...]], kinds: set[str], filters: Sequence[Filter]
+    entry: Commit, kinds: Collection[Kind], filters: Sequence[Filter]
 ) -> Callable[[View], list[EventMessage]]:
     """The events of one commit that pass the filters, as a question to the view."""
     revision, time, changes = entry
@@ -508,7 +550,7 @@ def _matching(
         passed = [
             changed
             for changed in changes
-            if (not kinds or kind_of(changed.obj) in kinds)
+            if kind_of(changed.obj) in kinds
             and query.matches(changed.obj, kind_of(changed.obj), filters, view)
         ]
         return [_event(changed, revision, time) for changed in passed]
@@ -544,9 +586,3 @@ async def _feed_command(conversation: Conversation, messages: AsyncIterator[Node
     async for message in messages:
         await conversation.send(AnswerInput(command=message))
     await conversation.finish_input()
-
-
-def _replied(reply: NodeReply) -> PyswarmError:
-    from pyswarm import errors
-
-    return getattr(errors, reply.error_class, PyswarmError)(reply.text)

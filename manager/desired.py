@@ -109,19 +109,19 @@ def _resolve_networks(view: View, spec: ServiceSpec, missing: list[str]) -> tupl
     return tuple(out)
 
 
-def create_service(tx: Transaction, spec: ServiceSpec) -> Service:
-    """Conflict when the name or a published port is taken."""
-    service = _create_service(tx, spec)
+def create_service(tx: Transaction, spec: ServiceSpec, id: str = "") -> Service:
+    """Conflict when the name or a published port is taken. `id` is for a create that may be repeated."""
+    service = _create_service(tx, spec, id)
     check_ports(tx.view, service)
     return service
 
 
-def _create_service(tx: Transaction, spec: ServiceSpec) -> Service:
+def _create_service(tx: Transaction, spec: ServiceSpec, id: str = "") -> Service:
     """Without the look at the ports, which waits until all services of a request show theirs."""
     validate.service(spec)
     _free_name(tx.view, Service, spec.name)
     job = JobStatus(iteration=0, last_execution=tx.now) if is_job(spec) else None
-    service = Service(id=tx.view.new_id(), spec=resolved(tx.view, spec), job_status=job)
+    service = Service(id=id or tx.view.new_id(), spec=resolved(tx.view, spec), job_status=job)
     tx.put(service)
     return service
 
@@ -172,20 +172,25 @@ def _next_run(service: Service, now: float) -> JobStatus | None:
 
 
 def rollback_service(tx: Transaction, service: Service) -> Service:
-    """Swap the spec with the previous one."""
+    """Swap the spec with the previous one. NotFound when something that it names is gone, Conflict when a port
+    that it publishes is taken meanwhile."""
+    if service.pending_delete:
+        raise Conflict(f"service {service.spec.name} is being removed")
     if service.previous_spec is None:
         raise Invalid(f"service {service.spec.name} has no previous version to go back to")
     changed = replace(
         service,
-        spec=service.previous_spec,
+        spec=resolved(tx.view, service.previous_spec),
         spec_version=service.spec_version + 1,
         previous_spec=service.spec,
         previous_spec_version=service.spec_version,
         update_status=UpdateStatus(
             state="rollback_started", started_at=tx.now, message="manually requested rollback"
         ),
+        job_status=_next_run(service, tx.now),
     )
     tx.put(changed)
+    check_ports(tx.view, changed)
     return changed
 
 
@@ -216,32 +221,32 @@ class Builder:
         self._seal = seal
         self._unseal = unseal
 
-    def network(self, tx: Transaction, spec: NetworkSpec) -> Network:
+    def network(self, tx: Transaction, spec: NetworkSpec, id: str = "") -> Network:
         validate.network(spec)
         _free_name(tx.view, Network, spec.name)
         self._check_network(tx.view, spec)
-        network = Network(id=tx.view.new_id(), spec=spec)
+        network = Network(id=id or tx.view.new_id(), spec=spec)
         tx.put(network)
         return network
 
-    def volume(self, tx: Transaction, spec: VolumeSpec) -> Volume:
+    def volume(self, tx: Transaction, spec: VolumeSpec, id: str = "") -> Volume:
         validate.volume(spec)
         _free_name(tx.view, Volume, spec.name)
-        volume = Volume(id=tx.view.new_id(), spec=spec)
+        volume = Volume(id=id or tx.view.new_id(), spec=spec)
         tx.put(volume)
         return volume
 
-    def secret(self, tx: Transaction, spec: SecretSpec) -> Secret:
+    def secret(self, tx: Transaction, spec: SecretSpec, id: str = "") -> Secret:
         validate.secret(spec)
         _free_name(tx.view, Secret, spec.name)
-        secret = Secret(id=tx.view.new_id(), spec=replace(spec, data=self._seal(spec.data)))
+        secret = Secret(id=id or tx.view.new_id(), spec=replace(spec, data=self._seal(spec.data)))
         tx.put(secret)
         return secret
 
-    def config(self, tx: Transaction, spec: ConfigSpec) -> Config:
+    def config(self, tx: Transaction, spec: ConfigSpec, id: str = "") -> Config:
         validate.config(spec)
         _free_name(tx.view, Config, spec.name)
-        config = Config(id=tx.view.new_id(), spec=spec)
+        config = Config(id=id or tx.view.new_id(), spec=spec)
         tx.put(config)
         return config
 
@@ -276,10 +281,10 @@ class Builder:
         problems += _port_problems(tx.view, [action.id for action in actions if action.kind == "service"])
         if problems:
             raise Invalid(f"stack {request.stack}: " + "\n".join(problems))
+        warnings: list[str] = []
         if request.prune:
-            actions += self._prune(tx, request, names)
-        self._drop_old_versions(tx, request.stack)
-        return DeployResponse(actions=tuple(actions))
+            actions += self._prune(tx, request, names, warnings)
+        return DeployResponse(actions=tuple(actions), warnings=tuple(warnings))
 
     def _deploy_network(self, tx: Transaction, spec: NetworkSpec) -> DeployAction:
         found = tx.view.by_name(Network, spec.name)
@@ -315,7 +320,7 @@ class Builder:
             return DeployAction(kind=kind, name=spec.name, id=current.id, action="unchanged")
         name, action = spec.name, "create"
         if tx.view.by_name(cls, spec.name) is not None:
-            name = f"{spec.name}-{hashlib.sha256(spec.data).hexdigest()[:10]}"
+            name = f"{spec.name}-{_version_mark(tx.view, spec)}"
             spec = replace(spec, name=name, labels={**spec.labels, VERSION_OF_LABEL: spec.name})
             action = "update"
         made = self.secret(tx, spec) if isinstance(spec, SecretSpec) else self.config(tx, spec)
@@ -330,32 +335,33 @@ class Builder:
                 return candidate
         return None
 
-    def _drop_old_versions(self, tx: Transaction, stack: str) -> None:
-        """Collect versions of secrets and configs that neither a service nor its way back needs."""
-        for cls in (Secret, Config):
-            kind: Kind = "secret" if cls is Secret else "config"
-            for obj in list(query.objects(tx.view, kind)):
-                if not isinstance(obj, (Secret, Config)) or obj.spec.labels.get(STACK_LABEL) != stack:
-                    continue
-                base = obj.spec.labels.get(VERSION_OF_LABEL, obj.spec.name)
-                newer = len(_versions(tx.view, cls, base)) > 1
-                if newer and obj.meta.version and not _referenced(tx.view, obj):
-                    tx.delete(obj)
-
     def _prune(
-        self, tx: Transaction, request: DeployRequest, names: Mapping[tuple[Kind, str], str]
+        self,
+        tx: Transaction,
+        request: DeployRequest,
+        names: Mapping[tuple[Kind, str], str],
+        warnings: list[str],
     ) -> list[DeployAction]:
         keep: dict[Kind, set[str]] = {
             "service": {s.name for s in request.services},
             "network": {n.name for n in request.networks},
-            "secret": {name for (kind, _), name in names.items() if kind == "secret"},
-            "config": {name for (kind, _), name in names.items() if kind == "config"},
+            "secret": _kept_versions(tx.view, request.stack, "secret", names),
+            "config": _kept_versions(tx.view, request.stack, "config", names),
         }
         return [
             action
             for kind in ("service", "network", "secret", "config")
-            for action in _remove_stack_objects(tx, request.stack, kind, keep[kind])
+            for action in _remove_stack_objects(tx, request.stack, kind, keep[kind], warnings)
         ]
+
+
+def _kept_versions(view: View, stack: str, kind: Kind, names: Mapping[tuple[Kind, str], str]) -> set[str]:
+    """Names of all versions of the secrets or configs that a deploy names: former ones are collected once
+    neither a service, nor its way back, nor a task needs them (`manager.orchestrator.configs`)."""
+    versions = [o for o in _of_stack(view, kind, stack) if isinstance(o, (Secret, Config))]
+    return {
+        o.spec.name for o in versions if (kind, o.spec.labels.get(VERSION_OF_LABEL, o.spec.name)) in names
+    }
 
 
 def _port_problems(view: View, service_ids: Iterable[str]) -> list[str]:
@@ -377,15 +383,22 @@ def _versions(view: View, cls: type[Secret] | type[Config], name: str) -> list[S
     return sorted(found, key=lambda o: (-o.meta.created_at, o.id))
 
 
-def _referenced(view: View, obj: Secret | Config) -> bool:
-    for service in view.services():
-        for spec in (service.spec, service.previous_spec):
-            if spec is not None:
-                container = spec.task.container
-                files = container.secrets if isinstance(obj, Secret) else container.configs
-                if any(file.source_id == obj.id for file in files):
-                    return True
-    return False
+def _version_mark(view: View, spec: SecretSpec | ConfigSpec) -> str:
+    """What tells a new version's name from the former ones. A secret's does not come from its content: names are
+    shown, and a short password could be guessed from its digest."""
+    if isinstance(spec, SecretSpec):
+        return view.new_id()[:10]
+    return hashlib.sha256(spec.data).hexdigest()[:10]
+
+
+def _referenced(view: View) -> set[str]:
+    """Ids of the secrets and configs that services need, now or to go back to their previous version; those of
+    services that are being removed do not count."""
+    specs = [
+        spec for s in view.services() if not s.pending_delete for spec in (s.spec, s.previous_spec) if spec
+    ]
+    containers = [spec.task.container for spec in specs]
+    return {file.source_id for c in containers for file in (*c.secrets, *c.configs)}
 
 
 def _renamed(spec: ServiceSpec, names: Mapping[tuple[Kind, str], str]) -> ServiceSpec:
@@ -422,15 +435,22 @@ def _of_stack(view: View, kind: Kind, stack: str) -> list[Object]:
     return [o for o in query.objects(view, kind) if query.labels_of(o).get(STACK_LABEL) == stack]
 
 
-def _remove_stack_objects(tx: Transaction, stack: str, kind: Kind, keep: set[str]) -> list[DeployAction]:
+def _remove_stack_objects(
+    tx: Transaction, stack: str, kind: Kind, keep: set[str], warnings: list[str]
+) -> list[DeployAction]:
+    """Let the stack's objects of a kind go, but for those to keep and those that other services still need."""
     actions: list[DeployAction] = []
+    needed = _referenced(tx.view)
     for obj in _of_stack(tx.view, kind, stack):
         name = query.display_name(obj)
         if name in keep or (isinstance(obj, (Service, Network)) and obj.pending_delete):
             continue
+        if users := _users(tx.view, obj):
+            warnings.append(f"{kind} {name} stays: it is in use by the service(s) {', '.join(users)}")
+            continue
         if isinstance(obj, (Service, Network)):
             tx.put(replace(obj, pending_delete=True))
-        elif isinstance(obj, (Secret, Config)) and not _referenced_by_living(tx.view, obj):
+        elif obj.id not in needed:
             tx.delete(obj)
         else:
             continue
@@ -438,23 +458,21 @@ def _remove_stack_objects(tx: Transaction, stack: str, kind: Kind, keep: set[str
     return actions
 
 
-def _referenced_by_living(view: View, obj: Secret | Config) -> bool:
-    services = (
-        view.services_with_secret(obj.id) if isinstance(obj, Secret) else view.services_with_config(obj.id)
-    )
-    return any(not service.pending_delete for service in services)
-
-
 def remove_stack(tx: Transaction, stack: str) -> DeployResponse:
     """Let everything of the stack go but its volumes; NotFound when there is nothing."""
+    warnings: list[str] = []
     actions = [
         action
         for kind in ("service", "secret", "config", "network")
-        for action in _remove_stack_objects(tx, stack, kind, set())
+        for action in _remove_stack_objects(tx, stack, kind, set(), warnings)
     ]
-    if not actions and not any(_of_stack(tx.view, kind, stack) for kind in ("service", "network")):
+    if (
+        not actions
+        and not warnings
+        and not any(_of_stack(tx.view, kind, stack) for kind in ("service", "network"))
+    ):
         raise NotFound(f"nothing found in stack: {stack}")
-    return DeployResponse(actions=tuple(actions))
+    return DeployResponse(actions=tuple(actions), warnings=tuple(warnings))
 
 
 # ---------------------------------------------------------------------------------------------- removal

@@ -60,6 +60,9 @@ NEW_LEADER_GRACE = 2.0
 RESTART_GRACE = 15.0
 """Seconds more for an agent whose connection ended: a machine that tells so is alive, and its supervisor brings
 the agent back, which takes over its containers. A machine that is gone says nothing."""
+BEATS = 100
+"""Heartbeats a second that a manager asks for at most: with more nodes the period grows with their number, so
+that a thousand nodes beat every 10 seconds."""
 QUEUE = 1_000
 """Deltas held for a node before its stream is cut, so that it starts again with a complete set."""
 
@@ -84,6 +87,8 @@ class Session:
     """Monotonic seconds."""
     cut: bool = False
     """Whether the agent's end of the connection was closed."""
+    period: float = 0.0
+    """Seconds between heartbeats, as the agent was last told."""
     messages: asyncio.Queue[SessionMessage | None] = field(
         default_factory=asyncio.Queue[SessionMessage | None]
     )
@@ -92,7 +97,14 @@ class Session:
     def end(self) -> None:
         self.messages.put_nowait(None)
         if self.deltas is not None:
-            self.deltas.put_nowait(None)
+            cut_off(self.deltas)
+
+
+def cut_off(queue: asyncio.Queue[Assignments | None]) -> None:
+    """End a stream at once, full or not: what was not taken is of no use to an agent that begins anew."""
+    while not queue.empty():
+        queue.get_nowait()
+    queue.put_nowait(None)
 
 
 class Dispatcher:
@@ -117,6 +129,8 @@ class Dispatcher:
         self._unseal = unseal
         self._relay = ImageRelay(controller, broker)
         self._sessions: dict[str, Session] = {}
+        self._streams: dict[str, asyncio.Queue[Assignments | None]] = {}
+        """Of each node, the stream that its assignments go to: the last one opened."""
         self._unheard: dict[str, float] = {}
         """Nodes believed READY that have not reported to this leader yet: monotonic deadline."""
         self.stats: dict[str, ContainerStats] = {}
@@ -140,7 +154,11 @@ class Dispatcher:
         self._sessions[peer.node_id] = session
         self._unheard.pop(peer.node_id, None)
         try:
-            node = await self._controller.submit(lambda tx: _register(tx, request, peer))
+            try:
+                node = await self._controller.submit(lambda tx: _register(tx, request, peer))
+            except PermissionDenied:
+                self._forget(session)
+                raise
             yield self._session_message(session, node)
             while (message := await session.messages.get()) is not None:
                 yield message
@@ -148,15 +166,27 @@ class Dispatcher:
             session.cut = True
             session.end()
 
+    def _forget(self, session: Session) -> None:
+        if self._sessions.get(session.node_id) is session:
+            del self._sessions[session.node_id]
+
     def _session_message(self, session: Session, node: Node) -> SessionMessage:
-        spec = self._spec()
         return SessionMessage(
             session_id=session.id,
             node=node,
             managers=tuple(self._managers()),
-            heartbeat_period=spec.heartbeat_period,
-            data_path_port=spec.data_path_port,
+            heartbeat_period=self._next_period(session),
+            data_path_port=self._spec().data_path_port,
         )
+
+    def _period(self) -> float:
+        """Seconds between a node's heartbeats, with as many nodes as there are."""
+        return max(self._spec().heartbeat_period, len(self._sessions) / BEATS)
+
+    def _next_period(self, session: Session) -> float:
+        """The period to tell the agent now."""
+        session.period = self._period()
+        return session.period
 
     def _session(self, session_id: str, peer: Peer) -> Session:
         session = self._sessions.get(peer.node_id)
@@ -165,8 +195,9 @@ class Dispatcher:
         return session
 
     async def heartbeat(self, request: HeartbeatRequest, peer: Peer) -> HeartbeatResponse:
-        self._session(request.session_id, peer).last_beat = self._clock.monotonic()
-        return HeartbeatResponse(period=self._spec().heartbeat_period)
+        session = self._session(request.session_id, peer)
+        session.last_beat = self._clock.monotonic()
+        return HeartbeatResponse(period=self._next_period(session))
 
     # ------------------------------------------------------------------------------ liveness
 
@@ -183,21 +214,21 @@ class Dispatcher:
 
     def _until_overdue(self, now: float) -> float:
         deadlines = [session.last_beat + self._patience(session) for session in self._sessions.values()]
-        return min(
-            max(min([*deadlines, *self._unheard.values()], default=now) - now, SHORTEST_LOOK), LONGEST_LOOK
-        )
+        first = min([*deadlines, *self._unheard.values()], default=now + LONGEST_LOOK)
+        return min(max(first - now, SHORTEST_LOOK), LONGEST_LOOK)
 
     def _patience(self, session: Session) -> float:
         """Seconds of silence after which a session's node is down."""
-        spec = self._spec()
-        return spec.heartbeat_period * spec.heartbeat_grace + (RESTART_GRACE if session.cut else 0.0)
+        period = max(session.period, self._period())
+        return period * self._spec().heartbeat_grace + (RESTART_GRACE if session.cut else 0.0)
 
     def _expect_all(self, view: View) -> None:
         spec = self._spec()
-        deadline = self._clock.monotonic() + NEW_LEADER_GRACE * spec.heartbeat_period * spec.heartbeat_grace
-        for node in view.nodes():
-            if node.id not in self._sessions and node.status.state != NodeState.DOWN:
-                self._unheard[node.id] = deadline
+        silent = [node for node in view.nodes() if node.id not in self._sessions]
+        expected = [node for node in silent if node.status.state != NodeState.DOWN]
+        period = max(spec.heartbeat_period, len(expected) / BEATS)
+        deadline = self._clock.monotonic() + NEW_LEADER_GRACE * period * spec.heartbeat_grace
+        self._unheard.update((node.id, deadline) for node in expected)
 
     def _forgive(self, lost: float) -> None:
         """This process was held up for `lost` seconds: nobody's silence in them counts."""
@@ -207,20 +238,27 @@ class Dispatcher:
             self._unheard = {node: deadline + lost for node, deadline in self._unheard.items()}
 
     def _silent(self, now: float) -> list[str]:
-        silent = [s.node_id for s in self._sessions.values() if now - s.last_beat > self._patience(s)]
+        silent = [s.node_id for s in self._sessions.values() if self._overdue(s, now)]
         return silent + [node for node, deadline in self._unheard.items() if now > deadline]
+
+    def _overdue(self, session: Session, now: float) -> bool:
+        return now - session.last_beat > self._patience(session)
 
     async def _declare(self, node_ids: Sequence[str]) -> None:
         for node_id in node_ids:
-            session = self._sessions.pop(node_id, None)
+            session = self._sessions.get(node_id)
+            if session is not None and not self._overdue(session, self._clock.monotonic()):
+                continue  # it has come back while another node's end was being written
             if session is not None:
+                self._forget(session)
                 session.end()
             self._unheard.pop(node_id, None)
             log.warning("node %s is down: no heartbeat", node_id)
             try:
                 await self._controller.submit(lambda tx, node_id=node_id: _mark_down(tx, node_id))
             except Unavailable as error:
-                self._unheard[node_id] = self._clock.monotonic()
+                if node_id not in self._sessions:
+                    self._unheard[node_id] = self._clock.monotonic()
                 log.warning("could not record that node %s is down: %s", node_id, error)
 
     # ------------------------------------------------------------------------------ assignments
@@ -228,23 +266,24 @@ class Dispatcher:
     async def watch_assignments(self, request: AssignmentsRequest, peer: Peer) -> AsyncIterator[Assignments]:
         """First everything the node is to hold, then what changes."""
         session = self._session(request.session_id, peer)
-        if session.deltas is not None:
-            session.deltas.put_nowait(None)
         deltas: asyncio.Queue[Assignments | None] = asyncio.Queue(QUEUE)
 
         def opening(view: View) -> Assignments:
+            if session.deltas is not None:
+                cut_off(session.deltas)
             session.deltas = deltas
+            self._streams[peer.node_id] = deltas
             return self._tracker.open(view, peer.node_id)
 
         sequence = 0
-        complete = await self._controller.read(opening)
         try:
-            yield self._opened(complete)
+            yield self._opened(await self._controller.read(opening))
             while (delta := await deltas.get()) is not None:
                 sequence += 1
                 yield replace(self._opened(delta), complete=False, sequence=sequence)
         finally:
-            if self._sessions.get(peer.node_id) in (None, session):
+            if self._streams.get(peer.node_id) is deltas:
+                del self._streams[peer.node_id]
                 self._tracker.close(peer.node_id)
 
     def _opened(self, assignments: Assignments) -> Assignments:
@@ -280,14 +319,14 @@ class Dispatcher:
 
     def _deliver(self) -> None:
         for node_id, delta in self._tracker.collect(self._controller.state.view).items():
-            session = self._sessions.get(node_id)
-            if session is None or session.deltas is None:
+            deltas = self._streams.get(node_id)
+            if deltas is None:
                 continue
             try:
-                session.deltas.put_nowait(delta)
+                deltas.put_nowait(delta)
             except asyncio.QueueFull:
                 log.warning("node %s does not take its assignments: cutting its stream", node_id)
-                self._sessions.pop(node_id).end()
+                cut_off(deltas)
 
     # ------------------------------------------------------------------------------ status
 
@@ -303,7 +342,8 @@ class Dispatcher:
     def _take_stats(self, view: View, stats: Iterable[ContainerStats], peer: Peer) -> None:
         for figures in stats:
             task = view.get(Task, figures.task_id)
-            if task is not None and task.node_id == peer.node_id:
+            running = task is not None and task.status.state <= TaskState.RUNNING
+            if task is not None and running and task.node_id == peer.node_id:
                 self.stats[figures.task_id] = figures
 
     # ------------------------------------------------------------------------------ streams

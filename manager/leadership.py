@@ -114,7 +114,7 @@ async def lead(parts: Parts, leadership: Leadership) -> None:
         log.warning("this manager leads no more: %s", group.exceptions[0])
     finally:
         for switch in (parts.dispatcher, parts.control, parts.ca):
-            switch.leader_is(None)
+            switch.resigned()
 
 
 def _span(room: Reconciler) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 from pyswarm.api import AnswerInput, AnswerMessage, Demand
 from pyswarm.clock import IdSource
 from pyswarm.errors import NotFound, Unavailable
+
+log = logging.getLogger(__name__)
 
 QUEUE = 256
 """Messages held per direction before the faster end waits."""
@@ -55,8 +58,11 @@ class Conversation:
 
     async def answers(self) -> AsyncIterator[AnswerMessage]:
         """From the agent, until it ends its stream. Raises Unavailable when it never opens it."""
-        async with asyncio.timeout(ANSWER_TIMEOUT):
-            await self._first(self.answered.wait())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                await self._first(self.answered.wait())
+        if self.lost and not self.answered.is_set():
+            raise Unavailable(f"node {self.node_id} has lost its connection")
         if not self.answered.is_set():
             raise Unavailable(f"node {self.node_id} did not answer in {ANSWER_TIMEOUT:.0f} s")
         while (message := await self._get(self._answers)) is not None:
@@ -74,12 +80,19 @@ class Conversation:
         while (message := await self._get(self._inputs)) is not None:
             yield message
 
+    async def over(self, pump: asyncio.Task[None]) -> None:
+        """The agent's side: until `pump` has taken over all answers, or the asker is gone."""
+        await self._first(asyncio.wait({pump}))
+
     def close(self) -> None:
         self._closed.set()
 
     async def _put(self, queue: asyncio.Queue[T | None], item: T | None) -> None:
         if not self.closed:
-            await self._first(queue.put(item))
+            if queue.full():
+                await self._first(queue.put(item))
+            else:
+                queue.put_nowait(item)
 
     async def _get(self, queue: asyncio.Queue[T | None]) -> T | None:
         if not queue.empty():
@@ -100,12 +113,26 @@ class Conversation:
                     future.cancel()
 
 
+@contextlib.asynccontextmanager
+async def alongside(work: Coroutine[Any, Any, R]) -> AsyncGenerator[asyncio.Task[R]]:
+    """Run `work` while the block runs; it has ended when the block is left. Its failure is no failure of the
+    block, which sees the ends of the streams that `work` moves."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("a stream ended: %s", error)
+
+
 class LogBroker:
     """The demands that are open, by node."""
 
     def __init__(self, ids: IdSource) -> None:
         self._ids = ids
-        self._listeners: dict[str, asyncio.Queue[Demand]] = {}
+        self._listeners: dict[str, asyncio.Queue[Demand | None]] = {}
         self._arrival = asyncio.Event()
         self.registered: Callable[[str], bool] = lambda node_id: False
         """Whether a node has a session, so that it will listen in a moment (set by the dispatcher)."""
@@ -116,14 +143,19 @@ class LogBroker:
         return node_id in self._listeners
 
     async def listen(self, node_id: str) -> AsyncIterator[Demand]:
-        """The demands to one node; a second listener takes over from the first."""
-        queue: asyncio.Queue[Demand] = asyncio.Queue()
+        """The demands to one node; a second listener takes over from the first, with what it has not taken."""
+        queue: asyncio.Queue[Demand | None] = asyncio.Queue()
+        former = self._listeners.get(node_id)
+        if former is not None:
+            while not former.empty():
+                queue.put_nowait(former.get_nowait())
+            former.put_nowait(None)
         self._listeners[node_id] = queue
         self._arrival.set()
         self._arrival = asyncio.Event()
         try:
-            while True:
-                yield await queue.get()
+            while (demand := await queue.get()) is not None:
+                yield demand
         finally:
             if self._listeners.get(node_id) is queue:
                 del self._listeners[node_id]
@@ -150,7 +182,7 @@ class LogBroker:
             conversation.close()
             self._conversations.pop(demand.id, None)
 
-    async def _listener(self, node_id: str) -> asyncio.Queue[Demand]:
+    async def _listener(self, node_id: str) -> asyncio.Queue[Demand | None]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LISTEN_TIMEOUT):
                 while node_id not in self._listeners and self.registered(node_id):
@@ -166,17 +198,13 @@ class LogBroker:
         """Serve an agent's answer stream: its first message names the demand."""
         first = await anext(messages, None)
         conversation = self._conversations.get(first.demand_id) if first is not None else None
-        if conversation is None or conversation.node_id != node_id:
+        if conversation is None or conversation.node_id != node_id or conversation.answered.is_set():
             raise NotFound("no such demand: the asker has gone away")
         conversation.answered.set()
-        pump = asyncio.ensure_future(self._pump(conversation, messages))
-        try:
+        async with alongside(self._pump(conversation, messages)) as pump:
             async for message in conversation.inputs():
                 yield message
-        finally:
-            if conversation.closed:
-                pump.cancel()
-            await asyncio.wait({pump})
+            await conversation.over(pump)
 
     async def _pump(self, conversation: Conversation, messages: AsyncIterator[AnswerMessage]) -> None:
         conversation.lost = True

@@ -17,7 +17,7 @@ from manager.logbroker import LogBroker
 from manager.state import Changed, View
 from pyswarm.api import Demand, LogMessage, LogsRequest
 from pyswarm.errors import NotFound, PyswarmError
-from pyswarm.objects import Service, Task, TaskState
+from pyswarm.objects import Node, Service, Task, TaskState
 
 QUEUE = 1_000
 
@@ -40,13 +40,17 @@ def _check(view: View, request: LogsRequest) -> None:
     for ref in request.tasks:
         if view.get(Task, ref) is None:
             raise NotFound(f"no such task: {ref}")
+    for ref in request.nodes:
+        if view.get(Node, ref) is None:
+            raise NotFound(f"no such node: {ref}")
 
 
 def chosen(view: View, request: LogsRequest) -> list[Task]:
     """The tasks asked for that have been on a node, oldest first."""
     tasks = [t for ref in request.services for t in view.tasks_of_service(ref)]
     tasks += [t for ref in request.tasks if (t := view.get(Task, ref)) is not None]
-    if not request.services and not request.tasks:
+    tasks += [t for ref in request.nodes for t in view.tasks_of_node(ref)]
+    if not request.services and not request.tasks and not request.nodes:
         tasks = list(view.tasks())
     unique = {t.id: t for t in tasks if t.node_id and t.status.state >= TaskState.ASSIGNED}
     return sorted(unique.values(), key=lambda t: (t.meta.created_at, t.id))
@@ -60,7 +64,7 @@ class Source:
     broker: LogBroker
     request: LogsRequest
 
-    async def _of_node(self, node_id: str, tasks: Sequence[Task]) -> AsyncIterator[LogMessage]:
+    async def _of_node(self, node_id: str, tasks: Sequence[Task]) -> AsyncGenerator[LogMessage]:
         by_id = {task.id: task for task in tasks}
         request = replace(self.request, services=(), tasks=tuple(by_id), nodes=())
         try:
@@ -79,23 +83,27 @@ class Source:
     async def once(self) -> AsyncGenerator[LogMessage]:
         """What there is, merged by time."""
         tasks = await self._chosen()
-        streams = [self._of_node(node_id, its) for node_id, its in by_node(tasks).items()]
-        heap: list[tuple[int, int, LogMessage]] = []
-        for index, stream in enumerate(streams):
-            if (message := await anext(stream, None)) is not None:
-                heapq.heappush(heap, (message.nanos, index, message))
-        while heap:
-            _, index, message = heapq.heappop(heap)
-            yield message
-            if (message := await anext(streams[index], None)) is not None:
-                heapq.heappush(heap, (message.nanos, index, message))
+        async with contextlib.AsyncExitStack() as stack:
+            streams = [
+                await stack.enter_async_context(contextlib.aclosing(self._of_node(node_id, its)))
+                for node_id, its in by_node(tasks).items()
+            ]
+            # All nodes are asked at once: one that does not answer holds the others up once, not each in turn.
+            firsts = await asyncio.gather(*(anext(stream, None) for stream in streams))
+            heap = [(m.nanos, index, m) for index, m in enumerate(firsts) if m is not None]
+            heapq.heapify(heap)
+            while heap:
+                _, index, message = heapq.heappop(heap)
+                yield message
+                if (message := await anext(streams[index], None)) is not None:
+                    heapq.heappush(heap, (message.nanos, index, message))
 
     async def _chosen(self) -> list[Task]:
         return await self.controller.read(lambda view: chosen(view, self.request))
 
     async def follow(self) -> AsyncGenerator[LogMessage]:
         """What there is and what comes, tasks that start later too."""
-        lines: asyncio.Queue[LogMessage] = asyncio.Queue(QUEUE)
+        lines: asyncio.Queue[LogMessage | None] = asyncio.Queue(QUEUE)
         changed = asyncio.Event()
         changed.set()
 
@@ -108,31 +116,46 @@ class Source:
         readers: set[asyncio.Task[None]] = set()
         watcher = asyncio.ensure_future(self._watch(changed, lines, readers))
         try:
-            while True:
-                yield await lines.get()
+            while (line := await lines.get()) is not None:
+                yield line
+            await watcher
         finally:
             self.controller.unobserve(observe)
-            watcher.cancel()
-            for reader in readers:
-                reader.cancel()
+            work = {watcher, *readers}
+            for task in work:
+                task.cancel()
+            await asyncio.wait(work)
 
     async def _watch(
-        self, changed: asyncio.Event, lines: asyncio.Queue[LogMessage], readers: set[asyncio.Task[None]]
+        self,
+        changed: asyncio.Event,
+        lines: asyncio.Queue[LogMessage | None],
+        readers: set[asyncio.Task[None]],
     ) -> None:
+        """Read the logs of tasks as they appear; ends the lines when this manager does not lead any more."""
         seen: set[str] = set()
         while True:
             await changed.wait()
             changed.clear()
-            new = [task for task in await self._chosen() if task.id not in seen]
+            try:
+                tasks = await self._chosen()
+            except PyswarmError:
+                await lines.put(None)
+                raise
+            new = [task for task in tasks if task.id not in seen]
+            seen &= {task.id for task in tasks}
             seen.update(task.id for task in new)
             for node_id, tasks in by_node(new).items():
                 reader = asyncio.ensure_future(self._pump(node_id, tasks, lines))
                 readers.add(reader)
                 reader.add_done_callback(readers.discard)
 
-    async def _pump(self, node_id: str, tasks: Sequence[Task], lines: asyncio.Queue[LogMessage]) -> None:
-        async for message in self._of_node(node_id, tasks):
-            await lines.put(message)
+    async def _pump(
+        self, node_id: str, tasks: Sequence[Task], lines: asyncio.Queue[LogMessage | None]
+    ) -> None:
+        async with contextlib.aclosing(self._of_node(node_id, tasks)) as messages:
+            async for message in messages:
+                await lines.put(message)
 
 
 def by_node(tasks: Sequence[Task]) -> dict[str, list[Task]]:

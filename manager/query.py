@@ -68,6 +68,8 @@ def find(view: View, kind: Kind, ref: str) -> Object:
 
     Raises NotFound, or Conflict when several match.
     """
+    if not ref:
+        raise Invalid(f"name a {kind}: its name or id is empty")
     exact = view.get(kind, ref)
     if exact is not None:
         return exact
@@ -143,6 +145,9 @@ def _availability(obj: Object, value: str, view: View) -> bool:
 
 def _node_state(obj: Object, value: str, view: View) -> bool:
     del view
+    if value.upper() not in NodeState.__members__:
+        known = ", ".join(state.name.lower() for state in NodeState)
+        raise Invalid(f"unknown state {value!r}: one of {known}")
     return isinstance(obj, Node) and obj.status.state == NodeState[value.upper()]
 
 
@@ -251,18 +256,30 @@ _FILTERS: Mapping[Kind, Mapping[str, Matcher]] = {
 
 def matches(obj: Object, kind: Kind, filters: Sequence[Filter], view: View) -> bool:
     """Whether an object passes every key of the filters, by any of the values given for the key."""
+    check_filters(kind, filters)
     by_key: dict[str, list[str]] = {}
     for item in filters:
         by_key.setdefault(item.key, []).append(item.value)
     table = _FILTERS[kind]
-    for key in by_key:
-        if key not in table:
-            raise Invalid(f"invalid filter {key!r} for {kind}s: one of {', '.join(table)}")
     return all(any(table[key](obj, value, view) for value in values) for key, values in by_key.items())
+
+
+def has_filter(kind: Kind, key: str) -> bool:
+    """Whether objects of the kind can be filtered by `key`."""
+    return key in _FILTERS[kind]
+
+
+def check_filters(kind: Kind, filters: Sequence[Filter]) -> None:
+    """Raise Invalid for a key that the kind does not have."""
+    for item in filters:
+        if not has_filter(kind, item.key):
+            known = ", ".join(_FILTERS[kind]) or "there are none"
+            raise Invalid(f"invalid filter {item.key!r} for {kind}s: one of {known}")
 
 
 def select(view: View, kind: Kind, filters: Sequence[Filter]) -> list[Object]:
     """The objects that pass, in the order in which people expect them."""
+    check_filters(kind, filters)
     found: Iterable[Object] = (o for o in objects(view, kind) if matches(o, kind, filters, view))
     return sorted(found, key=_order)
 

@@ -1,31 +1,48 @@
 """Stands in front of the leader's services on every manager: hands calls to the leader's handlers.
 
-On the leader itself a call goes to its handler. On another manager a control call is forwarded to the leader,
-so that any manager answers any command; an agent is told to turn to the leader. While an election goes on,
-calls wait for its outcome for a few seconds.
+On the leader itself a call goes to its handler, and a stream ends when the lead is lost. On another manager a
+call that people make is forwarded to the leader, so that any manager answers any command; a node, whose
+certificate says for whom it speaks, is told to turn to the leader itself. While an election goes on, calls wait
+for its outcome for a few seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any, cast
 
-from pyswarm.api import METHODS, Method
+from manager.control import Facts
+from pyswarm.api import METHODS, GetRequest, InfoResponse, Method, NodeCommand
 from pyswarm.errors import Unavailable
 from pyswarm.rpc import Peer, Stub, snake
 
 ELECTION_WAIT = 5.0
 """Seconds that a call waits for somebody to lead."""
+AHEAD = 16
+"""Messages of a stream that are held for its reader."""
+NO_LEADER = (
+    "the managers have no leader: more than half of them must be up and reach each other; "
+    "if they are lost for good, run `pyswarm init --force-new-cluster` on one that is left"
+)
+LEAD_LOST = "this manager does not lead any more: ask again"
 
 
 class Switch:
-    """One service's handler, whoever leads. Set `leader_is_self` or `leader_is` as elections go."""
+    """One service's handler, whoever leads. Two facts decide, each told by whoever knows it, in any order:
+    whether this process leads (`leader_is_self`, `resigned`), and which other manager won (`leader_is`)."""
 
-    def __init__(self, service: str, connect: Callable[[str], Stub] | None) -> None:
+    def __init__(
+        self, service: str, connect: Callable[[str], Stub] | None, facts: Facts | None = None
+    ) -> None:
+        """`facts` of this manager stand in for the leader's where a call means the manager that is asked."""
         self._connect = connect
+        self._facts = facts
         self._handler: object | None = None
+        self._streams: set[asyncio.Task[None]] = set()
         self._stub: Stub | None = None
         self._address: str | None = None
         self._known = asyncio.Event()
@@ -35,56 +52,149 @@ class Switch:
                 setattr(self, snake(method.name), make(method))
 
     def leader_is_self(self, handler: object) -> None:
-        self._handler, self._stub, self._address = handler, None, None
-        self._known.set()
+        """This process leads, with `handler`."""
+        self._handler = handler
+        self._settle()
+
+    def resigned(self) -> None:
+        """This process does not lead (any more): streams of its handler end."""
+        self._handler = None
+        for stream in self._streams:
+            stream.cancel()
+        self._settle()
 
     def leader_is(self, address: str | None) -> None:
-        """Another manager leads (host:port of its API), or nobody that is known."""
-        self._handler = None
+        """Another manager has won the election (host:port of its API); None: no other, or none is known."""
         if address != self._address:
             self._address = address
             self._stub = self._connect(address) if address is not None and self._connect is not None else None
-        if address is None:
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._handler is None and self._address is None:
             self._known.clear()
         else:
             self._known.set()
 
-    async def _target(self) -> object | None:
+    async def _target(self, method: Method, peer: Peer) -> object | None:
         """The local handler, or None when the call is to be forwarded."""
         if not self._known.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._known.wait(), ELECTION_WAIT)
-        if self._handler is None and self._address is None:
-            raise Unavailable(
-                "the managers have no leader: more than half of them must be up and reach each other; "
-                "if they are lost for good, run `pyswarm init --force-new-cluster` on one that is left"
-            )
-        if self._handler is None and self._stub is None:
+                async with asyncio.timeout(
+                    ELECTION_WAIT
+                ):  # wait_for of Python 3.11 may swallow a cancellation
+                    await self._known.wait()
+        if self._handler is not None:
+            return self._handler
+        if self._address is None:
+            raise Unavailable(NO_LEADER)
+        if peer.forwarded:
+            raise Unavailable("the managers are just changing their leader: ask again")
+        if self._stub is None or not forwardable(method):
             raise Unavailable(f"manager {self._address} leads: turn to it")
-        return self._handler
+        return None
 
     def _unary(self, method: Method) -> Callable[..., Any]:
         async def call(request: Any, peer: Peer) -> Any:
-            handler = await self._target()
+            handler = await self._target(method, peer)
             if handler is not None:
                 return await getattr(handler, snake(method.name))(request, peer)
             assert self._stub is not None
-            return await self._stub.unary(f"{method.service}.{method.name}", request, timeout=300)
+            answer = await self._stub.unary(_name(method), self._here(request), timeout=300)
+            return self._signed(answer)
 
         return call
 
     def _streaming(self, method: Method) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, peer: Peer) -> AsyncIterator[Any]:
-            handler = await self._target()
-            name = f"{method.service}.{method.name}"
+        async def call(request: Any, peer: Peer) -> AsyncGenerator[Any, None]:
+            handler = await self._target(method, peer)
             if handler is not None:
-                stream: Any = getattr(handler, snake(method.name))(request, peer)
+                stream = self._while_leading(getattr(handler, snake(method.name))(request, peer))
+            elif method.client_stream:
+                assert self._stub is not None
+                stream = self._stub.duplex(_name(method), self._all_here(request))
             else:
                 assert self._stub is not None
-                forward = self._stub.duplex if method.client_stream else self._stub.stream
-                stream = forward(name, request)
-            async with contextlib.aclosing(stream):
-                async for message in stream:
+                stream = self._stub.stream(_name(method), request)
+            async with contextlib.aclosing(cast("AsyncGenerator[Any, None]", stream)) as messages:
+                async for message in messages:
                     yield message
 
         return call
+
+    async def _while_leading(self, stream: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+        """The handler's messages; Unavailable as soon as the lead is lost."""
+        held: deque[Any] = deque()
+        news, room = asyncio.Event(), asyncio.Event()
+
+        async def pump() -> None:
+            async with contextlib.aclosing(stream):
+                async for message in stream:
+                    held.append(message)
+                    news.set()
+                    while len(held) >= AHEAD:
+                        room.clear()
+                        await room.wait()
+
+        work = asyncio.ensure_future(pump())
+        work.add_done_callback(lambda _: news.set())
+        self._streams.add(work)
+        try:
+            while held or not work.done():
+                if not held:
+                    news.clear()
+                    await news.wait()
+                while held:
+                    yield held.popleft()
+                    room.set()
+            if work.cancelled():
+                raise Unavailable(LEAD_LOST)
+            work.result()
+        finally:
+            self._streams.discard(work)
+            work.cancel()
+            await asyncio.wait({work})
+
+    # ------------------------------------------------------------------------------ the manager that is asked
+
+    def _here(self, request: object) -> object:
+        """A request whose words for the manager that is asked mean this one, wherever it is answered."""
+        if self._facts is None:
+            return request
+        match request:
+            case GetRequest(kind="node", ref="self"):
+                return replace(request, ref=self._facts.node_id)
+            case NodeCommand(node="") if request.verb:
+                return replace(request, node=self._facts.node_id)
+            case _:
+                return request
+
+    async def _all_here(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield self._here(request)
+
+    def _signed(self, answer: Any) -> Any:
+        """The leader's answer, with this manager as the one that gives it."""
+        facts = self._facts
+        if facts is None or not isinstance(answer, InfoResponse):
+            return answer
+        return replace(
+            answer,
+            node_id=facts.node_id,
+            node_addr=facts.node_addr,
+            is_leader=False,
+            version=facts.version,
+            raft_version=facts.raft_version(),
+            state_dir=facts.state_dir,
+            run_dir=facts.run_dir,
+        )
+
+
+def forwardable(method: Method) -> bool:
+    """Whether a call means the same when a manager makes it for somebody: not where the certificate of the
+    caller says whose record it is about (a worker's renewal, forwarded, would be a manager's)."""
+    return bool(method.roles & {"admin", "anyone"})
+
+
+def _name(method: Method) -> str:
+    return f"{method.service}.{method.name}"

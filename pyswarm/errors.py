@@ -6,6 +6,8 @@ from the class in one place each (`pyswarm.rpc`, `pyswarm.engine`, `pyswarm.cli.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class PyswarmError(Exception):
     """Root of every error that pyswarm raises on purpose. `str(error)` is the text for a person."""
@@ -43,3 +45,13 @@ class MissingProgram(Fatal):
         self.package = package
         reason = f" ({why})" if why else ""
         super().__init__(f"{program} is not installed{reason}: install it with `apt-get install {package}`")
+
+
+_ON_THE_WIRE: Mapping[str, type[PyswarmError]] = {
+    cls.__name__: cls for cls in (Invalid, NotFound, Conflict, Unavailable, PermissionDenied, Fatal)
+} | {"MissingProgram": Fatal}
+
+
+def named(name: str, text: str) -> PyswarmError:
+    """An error of the class called `name`, as another process sent it; of the root class if there is none."""
+    return _ON_THE_WIRE.get(name, PyswarmError)(text)

@@ -7,9 +7,10 @@ along as trailing metadata, so that the caller gets the very class that was rais
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -40,14 +41,24 @@ CODES: Sequence[tuple[type[PyswarmError], grpc.StatusCode]] = (
     (Fatal, grpc.StatusCode.INTERNAL),
 )
 CLASS_KEY = "pyswarm-error"
+FORWARDED_KEY = "pyswarm-forwarded"
+"""Metadata of a call that another manager has handed on."""
 MAX_MESSAGE = 32 * 1024 * 1024
 """Bytes; a deploy of a thousand services is about one."""
+MAX_METADATA = 64 * 1024
+"""Bytes; an error's text travels in it, percent-encoded."""
+MAX_TEXT = 4_000
+"""Characters of an error's text, at most twelve bytes each on the wire."""
 
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_metadata_size", MAX_METADATA),
+    ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Despite its name: the least time that an attempt to connect is given, not the pause between two. A TLS
+    # handshake takes longer than 100 ms across an ocean, or when a thousand agents come to a new leader at once.
+    ("grpc.min_reconnect_backoff_ms", 4_000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -70,6 +81,8 @@ class Peer:
     role: Role
     node_id: str = ""
     cluster_id: str = ""
+    forwarded: bool = False
+    """Whether another manager has handed this call on; it is not handed on again."""
 
 
 def identify_local(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
@@ -86,7 +99,9 @@ def identify_tls(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     if identity is None:
         return Peer("anyone")
     role: Role = "admin" if identity.role == "client" else identity.role
-    return Peer(role, identity.node_id, identity.cluster_id)
+    metadata = cast("Any", context.invocation_metadata()) or ()
+    forwarded = any(key == FORWARDED_KEY for key, _ in metadata)
+    return Peer(role, identity.node_id, identity.cluster_id, forwarded)
 
 
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Peer]
@@ -110,7 +125,14 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, 
     else:
         log.error("%s failed", method.path, exc_info=error)
     text = str(error) if isinstance(error, PyswarmError) else f"{type(error).__name__}: {error}"
-    await context.abort(code, text, ((CLASS_KEY, name),))
+    await context.abort(code, _fitting(text), ((CLASS_KEY, name),))
+
+
+def _fitting(text: str) -> str:
+    """An error's text, cut where it would not fit into the metadata."""
+    if len(text) <= MAX_TEXT:
+        return text
+    return f"{text[:MAX_TEXT]} ... (and {len(text) - MAX_TEXT} characters more)"
 
 
 def _check(method: Method, peer: Peer) -> None:
@@ -143,8 +165,11 @@ def _stream(
         try:
             peer = identify(context)
             _check(method, peer)
-            async for message in call(request, peer):
-                yield message
+            async with contextlib.aclosing(
+                cast("AsyncGenerator[Any, None]", call(request, peer))
+            ) as messages:
+                async for message in messages:
+                    yield message
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
@@ -181,7 +206,7 @@ def to_error(error: grpc.aio.AioRpcError) -> PyswarmError:
     text = error.details() or error.code().name
     name = metadata.get(CLASS_KEY)
     if name is not None:
-        return getattr(errors, name, PyswarmError)(text)
+        return errors.named(name, text)
     if error.code() in (
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -196,9 +221,11 @@ def to_error(error: grpc.aio.AioRpcError) -> PyswarmError:
 class Stub:
     """Calls of one service over a channel: `await stub.unary("Control.Get", request)`."""
 
-    def __init__(self, channel: grpc.aio.Channel, timeout: float = 10.0) -> None:
+    def __init__(self, channel: grpc.aio.Channel, timeout: float = 10.0, *, forwards: bool = False) -> None:
+        """`timeout` in seconds; `forwards` marks the calls as handed on for somebody else."""
         self._channel = channel
         self._timeout = timeout
+        self._metadata = ((FORWARDED_KEY, "1"),) if forwards else None
         self._calls: dict[str, Any] = {}
 
     def _call(self, name: str) -> Any:
@@ -220,13 +247,15 @@ class Stub:
     ) -> Any:
         """One request, one answer. `timeout` in seconds; `wait` waits for the connection to come up."""
         try:
-            return await self._call(name)(request, timeout=timeout or self._timeout, wait_for_ready=wait)
+            return await self._call(name)(
+                request, timeout=timeout or self._timeout, wait_for_ready=wait, metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise to_error(error) from None
 
     async def stream(self, name: str, request: object) -> AsyncIterator[Any]:
         """One request, many answers."""
-        call = self._call(name)(request)
+        call = self._call(name)(request, metadata=self._metadata)
         try:
             async for message in call:
                 yield message
@@ -237,7 +266,7 @@ class Stub:
 
     async def duplex(self, name: str, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Many requests, many answers."""
-        call = self._call(name)(requests)
+        call = self._call(name)(requests, metadata=self._metadata)
         try:
             async for message in call:
                 yield message
