@@ -53,7 +53,7 @@ class Manager:
         self._sealer = Sealer.load(config.state / SEAL_KEY)
         self._etcd = EtcdProcess(self._etcd_config(), self._tls())
         self._store = EtcdStore.connect([self._etcd.config.local_endpoint], self._tls())
-        self._control = Switch("Control", self._connect)
+        self._control = Switch("Control", self._connect, self._facts())
         self._dispatcher = Switch("Dispatcher", None)
         self._ca = Switch("CA", self._connect)
         self._raft_version = ""
@@ -78,7 +78,7 @@ class Manager:
 
     def _connect(self, address: str) -> Stub:
         tls = TLS(self._config.cert("ca.pem"), self._config.cert("node.pem"), self._config.cert("node.key"))
-        return Stub(channel(f"ipv4:{address}", tls=tls))
+        return Stub(channel(f"ipv4:{address}", tls=tls), forwards=True)
 
     # ------------------------------------------------------------------------------ running
 
@@ -169,11 +169,10 @@ class Manager:
                 await lead(self._parts(), leadership)
 
     async def _follow_leader(self) -> None:
-        """Point the switches at the leader while that is another manager."""
+        """Tell the switches which other manager leads."""
         async for leader in self._store.leaders():
-            if leader != self._address:
-                for switch in (self._control, self._dispatcher, self._ca):
-                    switch.leader_is(leader)
+            for switch in (self._control, self._dispatcher, self._ca):
+                switch.leader_is(leader if leader != self._address else None)
 
     def _parts(self) -> Parts:
         return Parts(
