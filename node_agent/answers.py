@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import cast
 
@@ -22,6 +23,8 @@ from pyswarm.api import (
     NodeReply,
 )
 from pyswarm.errors import PyswarmError
+
+log = logging.getLogger(__name__)
 
 QUEUE = 500
 
@@ -48,9 +51,12 @@ class Answers:
                 async for reply in self._commands.run(demand.command, _commands(inputs)):
                     yield AnswerMessage(reply=reply)
         except PyswarmError as error:
-            yield AnswerMessage(
-                reply=NodeReply(kind="error", text=str(error), error_class=type(error).__name__)
-            )
+            yield failure(error)
+        except (
+            Exception
+        ) as error:  # a demand that fails in a way nobody thought of costs its asker, not the node
+            log.exception("a demand failed")
+            yield failure(PyswarmError(f"{type(error).__name__}: {error}"))
 
     # ------------------------------------------------------------------------------ logs
 
@@ -91,6 +97,10 @@ class Answers:
             yield ExecOutputMessage(kind=kind, data=data)
 
 
+def failure(error: PyswarmError) -> AnswerMessage:
+    return AnswerMessage(reply=NodeReply(kind="error", text=str(error), error_class=type(error).__name__))
+
+
 def message(line: LogLine) -> LogMessage:
     return LogMessage(task_id=line.task_id, nanos=line.nanos, stream=line.stream, data=line.data)
 
@@ -124,25 +134,28 @@ async def _merged(sources: Sequence[AsyncGenerator[LogLine]]) -> AsyncIterator[L
 
 async def _interleaved(sources: Sequence[AsyncGenerator[LogLine]]) -> AsyncIterator[LogLine]:
     """Lines of several tasks as they come."""
-    lines: asyncio.Queue[LogLine | None] = asyncio.Queue(QUEUE)
+    lines: asyncio.Queue[LogLine | PyswarmError | None] = asyncio.Queue(QUEUE)
 
     async def pump(source: AsyncGenerator[LogLine]) -> None:
-        async with contextlib.aclosing(source):
-            async for line in source:
-                await lines.put(line)
+        try:
+            async with contextlib.aclosing(source):
+                async for line in source:
+                    await lines.put(line)
+        except PyswarmError as error:
+            await lines.put(error)
 
     async def pump_all() -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for source in sources:
-                    group.create_task(pump(source))
-        finally:
-            await lines.put(None)
+        async with asyncio.TaskGroup() as group:
+            for source in sources:
+                group.create_task(pump(source))
+        await lines.put(None)
 
     work = asyncio.ensure_future(pump_all())
     try:
         while (line := await lines.get()) is not None:
+            if isinstance(line, PyswarmError):
+                raise line
             yield line
-        await work
     finally:
         work.cancel()
+        await asyncio.wait({work})

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from node_agent.images.buildah import BuildRequest, BuildSecret, Images, ImageSummary
 from node_agent.images.reference import parse
@@ -88,7 +88,7 @@ class Commands:
         handler = self._verbs.get(command.verb)
         if handler is None:
             raise Invalid(f"this node does not know the command {command.verb!r}: is its pyswarm older?")
-        arguments = json.loads(command.args or "{}")
+        arguments = _arguments(command)
         if command.verb == "image.build" and arguments.get("context") == "-":
             return await self._build_archive(arguments, command, more, progress)
         return await handler(arguments, progress)
@@ -206,6 +206,16 @@ class Commands:
         }
 
 
+def _arguments(command: NodeCommand) -> Arguments:
+    try:
+        arguments = json.loads(command.args or "{}")
+    except ValueError as error:
+        raise Invalid(f"{command.verb}: the arguments are not JSON: {error}") from None
+    if not isinstance(arguments, dict):
+        raise Invalid(f"{command.verb}: the arguments are not a JSON object")
+    return cast("Arguments", arguments)
+
+
 def _text(arguments: Arguments, name: str) -> str:
     value = arguments.get(name)
     if not isinstance(value, str) or not value:
@@ -215,6 +225,7 @@ def _text(arguments: Arguments, name: str) -> str:
 
 def build_request(arguments: Arguments) -> BuildRequest:
     """A build's JSON as the request it is; Invalid names what it does not know."""
+    _text(arguments, "context")
     known = set(BuildRequest.__dataclass_fields__)
     unknown = sorted(set(arguments) - known - {"auth"})
     if unknown:
@@ -275,7 +286,8 @@ async def _receive(archive: Path, first: NodeCommand, more: AsyncIterator[NodeCo
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Unpack a build context; members that would leave the directory are refused by tarfile's data filter."""
+    """Unpack a build context; members that would leave the directory are refused by tarfile's filter. Links may
+    point anywhere, as in any context: the builder follows them inside of it."""
     import tarfile
 
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol, cast
@@ -142,18 +143,26 @@ class Session:
             request = SessionRequest(
                 description=self._describe(), addr=self._addr, data_path_addr=self._data_path_addr
             )
-            messages = stub.stream("Dispatcher.Session", request)
-            async with asyncio.timeout(MANAGER_TIMEOUT):
-                first: SessionMessage = await anext(messages)
-            self._take(first)
-            log.info("registered with manager %s", manager)
-            self._registered(manager)
-            await self._serve(stub, first.session_id, messages)
-        except TimeoutError:
-            raise Unavailable(f"manager {manager} did not answer in {MANAGER_TIMEOUT:.0f} s") from None
+            stream = cast("AsyncGenerator[SessionMessage, None]", stub.stream("Dispatcher.Session", request))
+            async with aclosing(stream) as messages:
+                first = await self._first(manager, messages)
+                self._take(first)
+                log.info("registered with manager %s", manager)
+                self._registered(manager)
+                await self._serve(stub, first.session_id, messages)
         finally:
             self._registered("")
             await connection.close(None)
+
+    async def _first(self, manager: str, messages: AsyncIterator[SessionMessage]) -> SessionMessage:
+        try:
+            async with asyncio.timeout(MANAGER_TIMEOUT):
+                first = await anext(messages, None)
+        except TimeoutError:
+            raise Unavailable(f"manager {manager} did not answer in {MANAGER_TIMEOUT:.0f} s") from None
+        if first is None:
+            raise Unavailable(f"manager {manager} ended the session before it began")
+        return first
 
     def _take(self, message: SessionMessage) -> None:
         self._period = message.heartbeat_period
@@ -238,12 +247,15 @@ class Session:
 
     async def _answer(self, stub: Stub, demand: Demand) -> None:
         """Serve one demand; its failure is its asker's alone."""
-        inputs: asyncio.Queue[AnswerInput | None] = asyncio.Queue(64)
+        inputs = Inputs()
 
         async def answers() -> AsyncIterator[AnswerMessage]:
-            yield AnswerMessage(demand_id=demand.id)
-            async for message in self._answerer.answer(demand, _drain(inputs)):
-                yield message
+            try:
+                yield AnswerMessage(demand_id=demand.id)
+                async for message in self._answerer.answer(demand, inputs):
+                    yield message
+            finally:
+                inputs.close()
 
         try:
             async for message in stub.duplex("Dispatcher.Answer", answers()):
@@ -251,12 +263,48 @@ class Session:
         except PyswarmError as error:
             log.info("demand %s ended: %s", demand.id, error)
         finally:
-            inputs.put_nowait(None) if not inputs.full() else None
+            inputs.close()
 
 
-async def _drain(queue: asyncio.Queue[AnswerInput | None]) -> AsyncIterator[AnswerInput]:
-    while (message := await queue.get()) is not None:
-        yield message
+class Inputs:
+    """What a demand's asker sends, on its way to who answers it: bounded, and closed from either end. After the
+    close what has arrived is still read, and nothing more is taken."""
+
+    def __init__(self, size: int = 64) -> None:
+        self._size = size
+        self._held: deque[AnswerInput] = deque()
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    async def put(self, message: AnswerInput) -> None:
+        """Waits while the reader is behind; drops the message once this is closed."""
+        while len(self._held) >= self._size and not self._closed:
+            await self._change()
+        if not self._closed:
+            self._held.append(message)
+            self._tell()
+
+    def close(self) -> None:
+        self._closed = True
+        self._tell()
+
+    def __aiter__(self) -> AsyncIterator[AnswerInput]:
+        return self
+
+    async def __anext__(self) -> AnswerInput:
+        while not self._held and not self._closed:
+            await self._change()
+        if not self._held:
+            raise StopAsyncIteration
+        self._tell()
+        return self._held.popleft()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _change(self) -> None:
+        await self._changed.wait()
 
 
 def _reason(group: BaseExceptionGroup[PyswarmError]) -> str:

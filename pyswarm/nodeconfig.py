@@ -118,7 +118,7 @@ def log_format(state: Path) -> str:
     try:
         return load(state).log_format
     except (NotFound, Fatal):
-        return NodeConfig.log_format
+        return "text"
 
 
 def keep_copy(config: NodeConfig) -> None:
