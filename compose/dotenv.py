@@ -93,8 +93,8 @@ class _Parser:
                 found[name] = known[name] = value
         return found
 
-    def _line(self) -> int:
-        return self._text.count("\n", 0, self._at) + 1
+    def _line(self, at: int) -> int:
+        return self._text.count("\n", 0, at) + 1
 
     def _to_statement(self) -> bool:
         """Skip blank lines and comments; False at the end of the file."""
@@ -122,14 +122,14 @@ class _Parser:
                 rest = text[start:].split("\n", 1)[0]
                 raise _error(
                     self._source,
-                    self._line(),
+                    self._line(self._at),
                     f'unexpected character "{char}" in variable name "{rest}": write NAME=value',
                 )
             end += 1
         name = text[start:end].rstrip()
         if " " in name:
             raise _error(
-                self._source, self._line(), f'variable name "{name}" holds a space: write NAME=value'
+                self._source, self._line(self._at), f'variable name "{name}" holds a space: write NAME=value'
             )
         alone = end >= len(text) or text[end] == "\n"
         self._at = min(end + 1, len(text))
@@ -141,15 +141,15 @@ class _Parser:
         quote = self._text[self._at : self._at + 1]
         if quote in ("'", '"'):
             return self._quoted(quote, environment)
-        line = self._line()
+        start = self._at
         end = self._text.find("\n", self._at)
         end = len(self._text) if end < 0 else end
         value = self._text[self._at : end].split(" #", 1)[0].rstrip()
         self._at = min(end + 1, len(self._text))
-        return self._expand(value, environment, line)
+        return self._expand(value, environment, start)
 
     def _quoted(self, quote: str, environment: Mapping[str, str]) -> str:
-        line = self._line()
+        start = self._at
         chars: list[str] = []
         escaped = False
         for index in range(self._at + 1, len(self._text)):
@@ -158,7 +158,7 @@ class _Parser:
                 if not escaped:
                     self._at = index + 1
                     value = "".join(chars)
-                    return value if quote == "'" else self._expand(_unescape(value), environment, line)
+                    return value if quote == "'" else self._expand(_unescape(value), environment, start)
                 escaped = False
                 chars.append(char)
             elif char == "\\" and not escaped:
@@ -169,15 +169,15 @@ class _Parser:
                     escaped = False
                 chars.append(char)
         shown = self._text[self._at :].split("\n", 1)[0]
-        raise _error(self._source, line, f"quoted value {shown} has no closing {quote}")
+        raise _error(self._source, self._line(start), f"quoted value {shown} has no closing {quote}")
 
-    def _expand(self, value: str, environment: Mapping[str, str], line: int) -> str:
+    def _expand(self, value: str, environment: Mapping[str, str], start: int) -> str:
         if "$" not in value:
             return value
         try:
             return Substitution(environment).fill(value)
         except TemplateError as error:
-            raise _error(self._source, line, str(error)) from None
+            raise _error(self._source, self._line(start), str(error)) from None
 
 
 def _unescape(value: str) -> str:

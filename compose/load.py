@@ -27,7 +27,7 @@ from compose.model import FileObject, LanguageModel, Network, Service, Volume
 from compose.normalize import default_contexts, normalize, project_name
 from compose.paths import Resolver, absolute, is_remote
 from compose.project import Content, Project
-from compose.read import MAX_BYTES, decode, documents
+from compose.read import MAX_BYTES, Budget, decode, documents
 from compose.schema import canonical
 from compose.tree import Node, child_path, mapping, plain, sequence
 
@@ -38,6 +38,7 @@ OVERRIDE_FILES = (
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 )
+MAX_ENV_BYTES = 512 * 1024
 MAX_FILES = 200
 """Files that one project may read, included and extended ones together."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
@@ -80,13 +81,18 @@ def load_environment(
     found: dict[str, str] = {}
     for path in paths:
         if path != "/dev/null":
-            found.update(dotenv.parse(read_file(path, None), environ.get, found))
+            found.update(dotenv.parse(read_env_file(path, None), environ.get, found))
     return {**found, **environ, "PWD": str(Path.cwd())}
 
 
 def read_file(path: str, asked_at: Position | None) -> Source:
     """A file's text. Raises ComposeErrors that point at whoever named the file."""
     return decode(read_bytes(path, asked_at), _shown(path), str(Path(path).parent))
+
+
+def read_env_file(path: str, asked_at: Position | None) -> Source:
+    """The same for a file of variables, which is smaller."""
+    return decode(read_bytes(path, asked_at, MAX_ENV_BYTES), _shown(path), str(Path(path).parent))
 
 
 def read_bytes(path: str, asked_at: Position | None, limit: int = MAX_BYTES) -> bytes:
@@ -106,6 +112,25 @@ def read_bytes(path: str, asked_at: Position | None, limit: int = MAX_BYTES) -> 
         message = f"{path} is larger than {limit} bytes"
         raise ComposeErrors([Problem(message, "", asked_at or Position(Source(path)))])
     return data
+
+
+def list_variables(
+    files: Sequence[Path | str], *, stdin: Callable[[], str] | None = None
+) -> tuple[Variable, ...]:
+    """Every variable that the files use, with its default and whether it must be set, in order of first
+    use; the files need not be complete for that. Raises ComposeErrors for broken YAML."""
+    found: dict[str, Variable] = {}
+    for file in files:
+        if str(file) == "-":
+            source = decode(
+                (stdin() if stdin is not None else "").encode(errors="surrogateescape"), "<stdin>"
+            )
+        else:
+            source = read_file(str(file), None)
+        for document in documents(source):
+            for variable in variables(document):
+                found.setdefault(variable.name, variable)
+    return tuple(found.values())
 
 
 def _shown(path: str) -> str:
@@ -178,6 +203,7 @@ class _Loader:
         stdin: Callable[[], str] | None,
     ) -> None:
         self._report = Report()
+        self._budget = Budget()
         self._files = [str(file) for file in files]
         self._stdin = stdin
         self._read: list[str] = []
@@ -240,7 +266,7 @@ class _Loader:
             path = str(Path(path).absolute())
             source = read_file(path, None)
         self._read.append(path)
-        return self._collect(documents(source))
+        return self._collect(documents(source, self._budget))
 
     def _collect(self, found: list[Node]) -> list[Node]:
         for document in found:
@@ -368,7 +394,7 @@ class _Loader:
             report.error(f"more than {MAX_FILES} files belong to this project", place, asked.pos)
             return None
         try:
-            found = documents(read_file(path, asked.pos))
+            found = documents(read_file(path, asked.pos), self._budget)
         except ComposeErrors as error:
             for problem in error.problems:
                 report.error(problem.message, problem.path or place, problem.position, problem.related)
@@ -437,7 +463,7 @@ class _Loader:
         found: dict[str, str] = {}
         try:
             for file in files:
-                found.update(dotenv.parse(read_file(file, entry.pos), layer.environment.get, found))
+                found.update(dotenv.parse(read_env_file(file, entry.pos), layer.environment.get, found))
         except ComposeErrors as error:
             for problem in error.problems:
                 report.error(problem.message, problem.path, problem.position, problem.related)
@@ -507,7 +533,7 @@ class _Loader:
                 continue
             raw = entry.get("format")
             try:
-                source = read_file(file.text(), None)
+                source = read_env_file(file.text(), None)
                 if raw is not None and raw.value == "raw":
                     values.update(dotenv.parse_raw(source, lookup))
                 else:
@@ -528,7 +554,7 @@ class _Loader:
         known: dict[str, str] = {}
         for index, file in enumerate(sequence(service.get("label_file"))):
             try:
-                values = dotenv.parse(read_file(file.text(), None), known.get)
+                values = dotenv.parse(read_env_file(file.text(), None), known.get)
             except ComposeErrors as error:
                 for problem in error.problems:
                     at = problem.position if problem.position.line else file.pos

@@ -20,9 +20,9 @@ from compose.tree import Node, Scalar
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 150_000
-"""Nodes of one file after its aliases are followed: a thousand large services are a quarter of it."""
+"""Values of one file after its aliases are followed: a thousand large services are a quarter of it."""
+MAX_PROJECT_NODES = 400_000
 
-_TAB = "found character '\\t' that cannot start any token"
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLS = {
@@ -76,9 +76,18 @@ def decode(data: bytes, name: str, directory: str = "") -> Source:
     return Source(name, text, directory)
 
 
-def documents(source: Source) -> list[Node]:
+class Budget:
+    """How many values the files of a project may still hold, all together."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, nodes: int = MAX_PROJECT_NODES) -> None:
+        self.left = nodes
+
+
+def documents(source: Source, budget: Budget | None = None) -> list[Node]:
     """The non-empty documents of a file. Raises ComposeErrors at the first mistake in its YAML."""
-    reader = _Reader(source)
+    reader = _Reader(source, budget or Budget())
     try:
         return list(reader.documents())
     except yaml.MarkedYAMLError as error:
@@ -189,8 +198,9 @@ class _Open:
 class _Reader:
     """Builds trees from libyaml's events, one pass, no recursion."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, budget: Budget) -> None:
         self._source = source
+        self._budget = budget
         self._anchors: dict[str, tuple[Node, int]] = {}
         self._nodes = 0
         self._recursive: set[str] = set()
@@ -223,6 +233,10 @@ class _Reader:
 
     def _count(self, amount: int, position: Position) -> None:
         self._nodes += amount
+        self._budget.left -= amount
+        if self._budget.left < 0:
+            message = f"the files of the project hold more than {MAX_PROJECT_NODES} values together"
+            raise self._fail(position, message)
         if self._nodes > MAX_NODES:
             raise self._fail(
                 position, f"the file holds more than {MAX_NODES} values once its aliases are followed"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compose.errors import ComposeErrors
-from compose.load import find_files, load_project
+from compose.load import find_files, list_variables, load_project
 from compose.project import Project
 
 
@@ -139,6 +139,8 @@ LAUGHS = "\n".join(
     ["x-0: &x0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     + [f"x-{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 10)]
 )
+LAUGHS_SMALL = "\n".join(LAUGHS.splitlines()[:5]) + "\nservices: {}"
+"""Some 60,000 values once the aliases are followed."""
 HOSTILE = {
     "laughs": (LAUGHS, "holds more than 150000 values"),
     "flow": ("a: " + "[" * 900, "nested more than 64 levels"),
@@ -309,4 +311,34 @@ def test_numbers_in_advice_are_as_written(tmp_path: Path) -> None:
         'write "1.10" in quotes',
         'write "0x1F" in quotes',
         'write "1_000" in quotes',
+    ]
+
+
+def test_hostile_environment_files(tmp_path: Path) -> None:
+    start = time.process_time()
+    files = {"compose.yml": "services: {a: {image: x, env_file: e.env}}", "e.env": "A=1\n" * 130_000}
+    assert _load(tmp_path, files).services["a"].environment == {"A": "1"}
+    files["e.env"] = "A=1\n" * 150_000
+    assert "larger than 524288 bytes" in _problems(tmp_path, files)[0]
+    files["e.env"] = 'A="' + "x\n" * 200_000
+    assert "has no closing" in _problems(tmp_path, files)[0]
+    assert time.process_time() - start < 5.0
+
+
+def test_many_includes_share_one_budget(tmp_path: Path) -> None:
+    files = {f"{n}.yml": LAUGHS_SMALL for n in range(100)}
+    files["compose.yml"] = f"include: [{', '.join(files)}]\nservices: {{a: {{image: x}}}}\n"
+    start = time.process_time()
+    problems = _problems(tmp_path, files)
+    assert any("hold more than 400000 values together" in problem for problem in problems)
+    assert time.process_time() - start < 15.0
+
+
+def test_variables_are_listed_without_values(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text("services: {a: {image: 'x:${A:?}', scale: '${B:-2}'}}")
+    found = list_variables([tmp_path / "a.yml", "-"], stdin=lambda: "x: $C")
+    assert [(variable.name, variable.required, variable.default) for variable in found] == [
+        ("A", True, ""),
+        ("B", False, "2"),
+        ("C", False, ""),
     ]
