@@ -166,9 +166,11 @@ def _update_service(tx: Transaction, service: Service, spec: ServiceSpec, *, for
 
 
 def _next_run(service: Service, now: float) -> JobStatus | None:
-    """An updated job runs again: its next iteration."""
+    """An updated job runs again: its next iteration. One with a schedule waits for its time."""
     job = service.job_status
-    return JobStatus(iteration=job.iteration + 1, last_execution=now) if job is not None else None
+    if job is None or service.spec.cron is not None:
+        return job
+    return JobStatus(iteration=job.iteration + 1, last_execution=now)
 
 
 def rollback_service(tx: Transaction, service: Service) -> Service:
@@ -532,7 +534,7 @@ def _remove_network(tx: Transaction, network: Network) -> None:
 
 def _remove_node(tx: Transaction, node: Node, *, force: bool) -> None:
     name = query.display_name(node)
-    if node.role == "manager":
+    if node.spec.role == "manager" or node.manager_status is not None:
         raise Conflict(f"node {name} is a manager: demote it first (`pyswarm node demote {name}`)")
     if node.status.state == NodeState.READY and not force:
         raise Conflict(
@@ -549,9 +551,29 @@ def update_node(tx: Transaction, node: Node, spec: NodeSpec) -> Node:
     validate.node(spec)
     if spec.name and any(n.id != node.id and n.spec.name == spec.name for n in tx.view.nodes()):
         raise Conflict(f"node {spec.name} already exists")
+    if node.spec.role == "manager" and spec.role != "manager":
+        check_quorum_without(tx.view, node)
     changed = replace(node, spec=spec)
     tx.put(changed)
     return changed
+
+
+def check_quorum_without(view: View, leaving: Node) -> None:
+    """That the managers go on when one is demoted. Raises Conflict with the reason why they would not."""
+    name = query.display_name(leaving)
+    managers = [n for n in view.nodes() if n.manager_status is not None and n.spec.role == "manager"]
+    if leaving.manager_status is None or (not leaving.manager_status.raft_id and len(managers) > 1):
+        return  # it never became a member
+    staying = [node for node in managers if node.id != leaving.id]
+    if not staying:
+        raise Conflict(f"node {name} is the last manager of the cluster: promote another one first")
+    well = [n for n in staying if n.manager_status is not None and n.manager_status.reachability == "reachable"]
+    if 2 * len(well) <= len(staying):
+        lost = ", ".join(sorted(query.display_name(n) for n in staying if n not in well))
+        raise Conflict(
+            f"without node {name} the managers would have no quorum: of the {len(staying)} that stay only "
+            f"{len(well)} can be reached (not: {lost}): bring those back, or demote them first"
+        )
 
 
 def update_labels(

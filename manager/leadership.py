@@ -20,7 +20,7 @@ from manager.controller import Controller, Transaction
 from manager.desired import Builder
 from manager.dispatcher import Dispatcher
 from manager.logbroker import LogBroker
-from manager.orchestrator import TaskUse, reconcilers
+from manager.orchestrator import Meter, reconcilers
 from manager.scheduler.scheduler import Scheduler
 from manager.sealer import Sealer
 from manager.state import Reconciler, State, View
@@ -83,8 +83,8 @@ class ControllerStore:
 
 async def lead(parts: Parts, leadership: Leadership) -> None:
     """Lead until the lead is lost; returns then, or raises what made leading impossible."""
-    use: dict[str, TaskUse] = {}
-    rooms = (*reconcilers(use), Allocator(parts.excluded_subnets), Scheduler())
+    meter = Meter()
+    rooms = (*reconcilers(meter), Allocator(parts.excluded_subnets), Scheduler())
     rooms = tuple(timed(room, {"plan": _span(room)}) for room in rooms)
     store = timed(parts.store, {"commit": "store"})
     controller = Controller(store, State(parts.ids), rooms, parts.clock, leadership.fence)
@@ -93,6 +93,7 @@ async def lead(parts: Parts, leadership: Leadership) -> None:
     dispatcher = Dispatcher(
         controller, tracker, broker, parts.clock, parts.ids, parts.facts.managers, parts.sealer.open
     )
+    meter.stats = dispatcher.stats
     check = partial(check_network, exclude=parts.excluded_subnets)
     builder = Builder(check, parts.sealer.seal, parts.sealer.open)
     control = Control(controller, dispatcher, broker, builder, parts.clock, parts.facts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from manager.orchestrator.autoscale import Autoscaler, TaskUse
+from manager.orchestrator.autoscale import Autoscaler, Meter, TaskUse
 from manager.orchestrator.configs import VersionCollector
 from manager.orchestrator.constraints import ConstraintEnforcer
 from manager.orchestrator.cron import CronOrchestrator
@@ -18,7 +18,7 @@ from manager.orchestrator.rebalance import Rebalancer
 from manager.orchestrator.services import ServiceOrchestrator
 from manager.state import Reconciler
 
-__all__ = ["TaskUse", "reconcilers"]
+__all__ = ["Meter", "TaskUse", "reconcilers"]
 
 
 def reconcilers(use: Mapping[str, TaskUse] | None = None) -> tuple[Reconciler, ...]:

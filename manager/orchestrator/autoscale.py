@@ -9,12 +9,12 @@ most to the double or 4 more; down to the highest recommendation of the last `co
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from manager.orchestrator.tasks import running, wanted
 from manager.state import Changed, Key, Plan, View
-from pyswarm.objects import AutoscaleStatus, Service, Task
+from pyswarm.objects import AutoscaleStatus, ContainerStats, Service, Task
 from pyswarm.specs import Autoscale
 
 PERIOD = 15.0
@@ -33,6 +33,37 @@ class TaskUse:
     memory: int = 0
     """Bytes."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+class Meter(Mapping[str, TaskUse]):
+    """Every task's use, made from the figures that agents report: CPU time becomes the average rate since
+    the task was asked about before, so it covers the time between two looks of the autoscaler."""
+
+    def __init__(self) -> None:
+        self.stats: Mapping[str, ContainerStats] = {}
+        """The last figures by task id; whoever gathers them puts its own mapping here."""
+        self._before: dict[str, ContainerStats] = {}
+        self._use: dict[str, TaskUse] = {}
+
+    def __getitem__(self, task_id: str) -> TaskUse:
+        stats = self.stats.get(task_id)
+        if stats is None:
+            self._before.pop(task_id, None)
+            self._use.pop(task_id, None)
+            raise KeyError(task_id)
+        before = self._before.get(task_id)
+        if before is None or stats.timestamp > before.timestamp:
+            self._before[task_id] = stats
+        if before is not None and stats.timestamp > before.timestamp:
+            nanos = max(0, stats.cpu_nanos - before.cpu_nanos) / (stats.timestamp - before.timestamp)
+            self._use[task_id] = TaskUse(at=stats.timestamp, nano_cpus=nanos, memory=stats.memory)
+        return self._use[task_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stats)
+
+    def __len__(self) -> int:
+        return len(self.stats)
 
 
 STALE = 4 * PERIOD

@@ -159,7 +159,9 @@ def _zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise Invalid(f"time zone {name!r} is not known: use a name such as Europe/Berlin (from the package tzdata)") from None
+        raise Invalid(
+            f"time zone {name!r} is not known: use a name such as Europe/Berlin (from the package tzdata)"
+        ) from None
 
 
 def _every(text: str, duration: str) -> float:

@@ -78,8 +78,10 @@ def _reconcile_slot(view: View, service_id: str, key: str, plan: Plan, now: floa
         global_.reconcile_node(scene, slot or Slot(key, 0, node_id))
     elif slot is not None:
         settle(scene, slot)
-    if slot is not None and not updating(service) and any(not scene.clean(t) for t in slot.live):
-        scene.wake_at(scene.service_key, now)  # an update left it out, e.g. while its node was paused
+    if slot is not None and not updating(service):
+        told = slot.live or slot.tasks[-1:]
+        if any(not scene.clean(task) for task in told):
+            scene.wake_at(scene.service_key, now)  # an update left it out, e.g. while its node was away
     scene.write_to(plan)
 
 
