@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import grp
 import logging
 import os
 import socket
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 CHUNK = 64 * 1024
 _CREDENTIALS = struct.Struct("3i")
+_SO_PEERGROUPS = 59
+"""Linux 4.13; not in Python's socket module."""
+_LARGEST_OPTION = 1024
+"""Bytes that Python's getsockopt reads at most."""
 
 
 class Gate:
@@ -44,8 +50,11 @@ class Gate:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        for connection in self._connections:
+        connections = set(self._connections)
+        for connection in connections:
             connection.cancel()
+        if connections:
+            await asyncio.wait(connections)
         self._path.unlink(missing_ok=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,8 +70,9 @@ class Gate:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pid, uid, gid = peer_credentials(writer.get_extra_info("socket"))
-        if not self._allowed(pid, uid, gid):
+        connection = writer.get_extra_info("socket")
+        pid, uid, gid = peer_credentials(connection)
+        if not self._allowed(uid, {gid, *peer_groups(connection)}):
             log.warning("refused user %d (process %d) on %s", uid, pid, self._path)
             return
         inner_reader, inner_writer = await asyncio.open_unix_connection(str(self._inner))
@@ -75,10 +85,8 @@ class Gate:
         finally:
             inner_writer.close()
 
-    def _allowed(self, pid: int, uid: int, gid: int) -> bool:
-        if uid == 0 or (self._group is not None and gid == self._group):
-            return True
-        return self._group is not None and self._group in supplementary_groups(pid)
+    def _allowed(self, uid: int, groups: Collection[int]) -> bool:
+        return uid == 0 or (self._group is not None and self._group in groups)
 
 
 def _gid(name: str) -> int | None:
@@ -95,15 +103,16 @@ def peer_credentials(connection: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def supplementary_groups(pid: int) -> frozenset[int]:
-    """The groups of a process besides its own; none when it is gone."""
+def peer_groups(connection: socket.socket) -> tuple[int, ...]:
+    """The groups of that process besides its own, as they were when it connected: by its number, another process
+    might be meant by now. More than Python can ask for (256) count as none."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("Groups:"):
-                return frozenset(int(word) for word in line.split()[1:])
-    except OSError:
-        pass
-    return frozenset()
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _LARGEST_OPTION)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        return ()
+    return struct.unpack(f"{len(raw) // 4}I", raw)
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

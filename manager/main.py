@@ -63,6 +63,11 @@ class Manager:
         """host:port of this manager's API: also its name in elections."""
         return f"{self._config.advertise_addr}:{self._config.ports.api}"
 
+    @property
+    def _alone(self) -> Path:
+        """There when this manager is to be the only one from now on (`init --force-new-cluster`)."""
+        return self._config.state / nodeconfig.FORCE_NEW_CLUSTER
+
     def _etcd_config(self) -> EtcdConfig:
         config = self._config
         return EtcdConfig(
@@ -89,7 +94,7 @@ class Manager:
             loop.add_signal_handler(number, stop.set)
         _, version = await find_etcd()
         self._raft_version = "etcd " + ".".join(map(str, version))
-        await self._etcd.start()
+        await self._etcd.start(force_new_cluster=self._alone.exists())
         try:
             async with asyncio.TaskGroup() as group:
                 work = group.create_task(self._serve())
@@ -105,6 +110,7 @@ class Manager:
 
     async def _serve(self) -> None:
         await self._etcd.wait_ready()
+        self._alone.unlink(missing_ok=True)
         await self._write_first_records()
         inner = self._config.run / "manager"
         inner.mkdir(mode=0o700, exist_ok=True)

@@ -7,6 +7,7 @@ All problems of a spec are reported at once, each with the path of its field.
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
@@ -37,6 +38,8 @@ Problems = list[str]
 
 MIN_MEMORY = 4 * 1024 * 1024
 MIN_NANO_CPUS = 1_000_000
+MAX_REPLICAS = 100_000
+"""Of one service: far beyond what a cluster carries, and a slip of the finger is told instead of planned."""
 MAX_SECRET = 500 * 1024
 MAX_CONFIG = 1000 * 1024
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-_.a-zA-Z0-9]*[a-zA-Z0-9])?")
@@ -99,14 +102,18 @@ def cluster(spec: ClusterSpec) -> None:
 
 
 def _cluster(spec: ClusterSpec, problems: Problems) -> None:
-    if spec.heartbeat_period < 0.1:
+    if not spec.heartbeat_period >= 0.1:  # so that NaN is refused too
         problems.append("heartbeat_period: at least 100 ms")
-    if spec.heartbeat_grace < 2:
+    if not spec.heartbeat_grace >= 2:
         problems.append("heartbeat_grace: at least 2 periods, or busy nodes count as dead")
-    if spec.node_cert_expiry < 3600:
+    if not spec.node_cert_expiry >= 3600:
         problems.append("node_cert_expiry: at least 1h")
     if not 1024 <= spec.data_path_port <= 49151:
         problems.append("data_path_port: must be from 1024 to 49151")
+    if spec.autolock:
+        problems.append(
+            "autolock: not supported: encrypt the disk under the managers' state directory instead"
+        )
     _pools(spec.default_address_pool, problems)
 
 
@@ -230,6 +237,8 @@ def _mounts(mounts: Iterable[Mount], problems: Problems) -> None:
             problems.append(f"{where}: mounts of type {mount.type} do not exist on Linux")
         if not mount.target.startswith("/"):
             problems.append(f"{where}.target: {mount.target!r} must be an absolute path")
+        elif posixpath.normpath(mount.target) in ("/", "//"):
+            problems.append(f"{where}.target: nothing can be mounted over the container's root")
         if ".." in PurePosixPath(mount.target).parts:
             problems.append(f"{where}.target: {mount.target!r} must not contain '..'")
         if mount.type == "bind" and not mount.source.startswith("/"):
@@ -276,8 +285,8 @@ def _healthcheck(check: Healthcheck, problems: Problems) -> None:
 
 def _mode(spec: ServiceSpec, problems: Problems) -> None:
     mode: ServiceMode = spec.mode
-    if mode.replicas < 0:
-        problems.append("mode.replicas: cannot be negative")
+    if not 0 <= mode.replicas <= MAX_REPLICAS:
+        problems.append(f"mode.replicas: must be from 0 to {MAX_REPLICAS}, is {mode.replicas}")
     if mode.kind in ("replicated-job", "global-job"):
         if spec.update is not None:
             problems.append("update_config: jobs are not updated in steps, they run again")

@@ -8,6 +8,7 @@ supervisor of our own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import json
 import os
@@ -28,6 +29,7 @@ from pyswarm.errors import Conflict, Fatal, Invalid, NotFound, PyswarmError, Una
 from pyswarm.nodeconfig import NodeConfig, Ports
 from pyswarm.specs import ClusterSpec, NodeSpec
 
+ANY_ADDRESS = "0.0.0.0"
 START_TIMEOUT = 60.0
 """Seconds for the daemons to answer after `init`."""
 STOP_TIMEOUT = 60.0
@@ -94,6 +96,13 @@ class InitResult:
 def init(options: InitOptions) -> InitResult:
     """Make this machine the first manager of a new cluster; returns once it is ready for work."""
     check_machine()
+    if options.autolock:
+        raise Invalid(
+            "--autolock is not supported: the key that seals secrets lies in the state directory, which only root "
+            "may read; encrypt the disk under it where that is not enough"
+        )
+    if options.force_new_cluster and (options.state_dir / "node.json").exists():
+        return _recover(options)
     _check_unused(options.state_dir)
     config = _config(options)
     spec = _cluster_spec(options)
@@ -116,13 +125,59 @@ def init(options: InitOptions) -> InitResult:
         raise
 
 
+def _recover(options: InitOptions) -> InitResult:
+    """Start this manager as the only one of its cluster, from the data it has: more than half of the managers
+    are lost for good. Services, nodes and secrets stay as they are; the other managers are out."""
+    config = nodeconfig.load(options.state_dir)
+    if config.role != "manager":
+        raise Conflict("this node is a worker: only a manager has the cluster's data to start it anew from")
+    host, _ = split_port(options.advertise_addr)
+    if host and address_of(host) != config.advertise_addr:
+        raise Invalid(
+            f"--advertise-addr {host}: this manager is known as {config.advertise_addr}, which cannot change here"
+        )
+    stop(config)
+    nodeconfig.write_private(config.state / nodeconfig.FORCE_NEW_CLUSTER, b"")
+    start(config)
+    return _wait_ready(config)
+
+
+def bring_back(state: Path) -> bool:
+    """Start this node's daemons where nothing else does: after a reboot without systemd. True when they were
+    not running; returns when they are up, or did not come up in time.
+    False when there is nothing to do, or this user may not."""
+    try:
+        config = nodeconfig.load(state)
+    except PyswarmError:
+        return False
+    locks = ("supervisor", "manager", "agent")
+    if (
+        os.geteuid() != 0
+        or config.service_manager == "systemd"
+        or any(supervisor.holder(config.run / f"{name}.lock") for name in locks)
+    ):
+        return False
+    start(config)
+    with contextlib.suppress(Unavailable):
+        wait_up(config)
+    return True
+
+
+def wait_up(config: NodeConfig) -> None:
+    """Until the daemons have begun their work. Raises Unavailable with what their logs say."""
+    sign = config.socket if config.role == "manager" else config.run / "agent.lock"
+    if not _wait_for(sign.exists, START_TIMEOUT):
+        raise Unavailable(f"the daemons did not start within {START_TIMEOUT:.0f} s:\n{last_words(config)}")
+
+
 def undo(config: NodeConfig, *, remove_all: bool) -> None:
     """Take away what a failed `init` or `join` made; with `remove_all` the state directory too, which was not
     there before."""
     with contextlib.suppress(PyswarmError, OSError, subprocess.SubprocessError):
         stop(config)
         _take_down(config, purge=False)
-    _forget(config, purge=remove_all)
+    with contextlib.suppress(PyswarmError, OSError, subprocess.SubprocessError):
+        _forget(config, purge=remove_all)
 
 
 def check_machine() -> None:
@@ -179,7 +234,6 @@ def _cluster_spec(options: InitOptions) -> ClusterSpec:
         task_history_limit=options.task_history_limit,
         heartbeat_period=options.dispatcher_heartbeat,
         node_cert_expiry=options.cert_expiry,
-        autolock=options.autolock,
         default_address_pool=options.default_addr_pool,
         subnet_size=options.default_addr_pool_mask_length,
         data_path_port=options.data_path_port,
@@ -199,6 +253,9 @@ def _config(options: InitOptions) -> NodeConfig:
             join=listen_port or port, api=ports.api, etcd_client=ports.etcd_client, etcd_peer=ports.etcd_peer
         )
     data_path = address_of(options.data_path_addr) if options.data_path_addr else advertise
+    numbers = [ports.join, ports.api, ports.etcd_client, ports.etcd_peer]
+    if len(set(numbers)) < len(numbers):
+        raise Invalid(f"the ports {', '.join(map(str, numbers))} of this manager must differ from each other")
     return NodeConfig(
         node_id=ids.new_id(),
         cluster_id=ids.new_id(),
@@ -206,7 +263,7 @@ def _config(options: InitOptions) -> NodeConfig:
         advertise_addr=advertise,
         data_path_addr=data_path,
         data_path_port=options.data_path_port,
-        listen_addr=listen or "0.0.0.0",
+        listen_addr=address_of(listen) if listen not in ("", ANY_ADDRESS) else ANY_ADDRESS,
         ports=ports,
         managers=(f"{advertise}:{ports.api}",),
         state_dir=str(options.state_dir),
@@ -243,11 +300,14 @@ def _port(port: str, text: str) -> int:
 
 
 def address_of(text: str) -> str:
-    """An IP address as it is, or the only IPv4 address of the interface of that name."""
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        pass
+    """An IPv4 address as it is, or the only one of the interface of that name."""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(text)
+        if address.version != 4:
+            raise Invalid(f"{text}: nodes reach each other over IPv4 alone: name an IPv4 address")
+        if address.is_unspecified or address.is_multicast:
+            raise Invalid(f"{text} is not an address that others could reach: name one of this machine")
+        return str(address)
     found = interface_addresses().get(text)
     if not found:
         raise Invalid(f"{text!r} is neither an IP address nor an interface of this machine that has one")
@@ -317,15 +377,13 @@ def _check_ports(config: NodeConfig) -> None:
 
 
 def _taken(config: NodeConfig, port: int) -> bool:
-    for address in {config.listen_addr, "127.0.0.1"}:
+    for address in dict.fromkeys((config.listen_addr, "127.0.0.1")):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((address, port))
-            except PermissionError:
-                raise
             except OSError as error:
-                if error.errno == 99:
+                if error.errno == errno.EADDRNOTAVAIL:
                     raise Invalid(f"{address} is not an address of this machine (--listen-addr)") from None
                 return True
     return False
@@ -360,7 +418,15 @@ def units(config: NodeConfig) -> Mapping[str, str]:
     return {f"pyswarm-{name}.service": _unit(config, name, module) for name, module in daemons.items()}
 
 
+def _unit_word(text: str) -> str:
+    """One word of a command line in a unit: quoted, and nothing in it means anything to systemd."""
+    for special, plain in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
+        text = text.replace(special, plain)
+    return f'"{text}"'
+
+
 def _unit(config: NodeConfig, name: str, module: str) -> str:
+    python = _unit_word(sys.executable)
     return f"""[Unit]
 Description=pyswarm {name}
 After=network-online.target
@@ -368,8 +434,8 @@ Wants=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-ExecStartPre={sys.executable} -m pyswarm.tmpfs {config.run_dir}
-ExecStart={sys.executable} -m {module} {config.state_dir}
+ExecStartPre={python} -m pyswarm.tmpfs {_unit_word(config.run_dir)}
+ExecStart={python} -m {module} {_unit_word(config.state_dir)}
 Restart=always
 RestartSec=100ms
 # Containers, their monitors and etcd's data outlive a restart of the daemon.
@@ -393,15 +459,20 @@ def _systemctl(*arguments: str) -> None:
 def stop(config: NodeConfig) -> None:
     """End the daemons and wait until they are gone; containers stay."""
     if config.service_manager == "systemd":
-        names = list(units(config))
-        _systemctl("disable", "--now", *names)
+        names = [name for name in units(config) if (UNIT_DIR / name).exists()]
+        if names:
+            _systemctl("disable", "--now", *names)
         for name in names:
             (UNIT_DIR / name).unlink(missing_ok=True)
         _systemctl("daemon-reload")
         return
     deadline = time.monotonic() + STOP_TIMEOUT
-    for name in ("supervisor", "agent", "manager"):
-        while pid := supervisor.holder(config.run / f"{name}.lock"):
+    locks = {name: config.run / f"{name}.lock" for name in ("supervisor", "agent", "manager")}
+    # Whoever is left brings the others back, so none of the three may hold its lock when this is done.
+    while any(map(supervisor.holder, locks.values())):
+        for name, lock in locks.items():
+            if not (pid := supervisor.holder(lock)):
+                continue
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             if not _wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 25.0):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from pyswarm.errors import Fatal, NotFound
 
 STATE_DIR = Path("/var/lib/pyswarm")
 RUN_DIR = Path("/run/pyswarm")
+FORCE_NEW_CLUSTER = Path("manager/force-new-cluster")
+"""Below the state directory: the manager's next start makes a Raft group of itself alone from its data."""
 SOCKET_GROUP = "pyswarm"
 """Members of this group may use the local socket."""
 
@@ -82,6 +85,16 @@ class NodeConfig:
         return self.run / "pyswarm.sock"
 
     @property
+    def join_address(self) -> str:
+        """host:port at which machines join, if this node is a manager."""
+        return f"{self.advertise_addr}:{self.ports.join}"
+
+    @property
+    def api_address(self) -> str:
+        """host:port of the managers' API, if this node is a manager: also its name in elections."""
+        return f"{self.advertise_addr}:{self.ports.api}"
+
+    @property
     def session_file(self) -> Path:
         """There while the agent is registered with a manager; names the manager."""
         return self.run / "session"
@@ -137,7 +150,8 @@ def recovered(run: Path) -> NodeConfig | None:
 def _read(path: Path) -> NodeConfig:
     try:
         raw = json.loads(path.read_text())
-        raw["ports"] = Ports(**raw["ports"])
+        ports = {f.name for f in dataclasses.fields(Ports)}
+        raw["ports"] = Ports(**{key: value for key, value in raw["ports"].items() if key in ports})
         for name in ("managers", "insecure_registries", "generic_resources"):
             raw[name] = tuple(raw.get(name, ()))
         known = {f.name for f in dataclasses.fields(NodeConfig)}
@@ -146,7 +160,7 @@ def _read(path: Path) -> NodeConfig:
         raise NotFound(
             "this node is not part of a cluster: use `pyswarm init` to start one or `pyswarm join` to join one"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Fatal(
             f"{path} is damaged ({error}): restore it from a backup, or remove this node's state with "
             "`pyswarm leave --force` and join again"
@@ -164,10 +178,19 @@ def _text(config: NodeConfig) -> bytes:
 
 def write_private(path: Path, data: bytes) -> None:
     """Write a file that only root may read, whole or not at all, on disk before this returns."""
-    scratch = path.with_name(path.name + ".new")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    scratch.replace(path)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    scratch = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -33,6 +34,8 @@ STABLE = 10.0
 STOP_TIMEOUT = 20.0
 LOG_LIMIT = 10 * 1024 * 1024
 """Bytes of a daemon's log before it is moved to `.1`."""
+LOG_CHECK = 60.0
+"""Seconds between looks at the logs of running daemons."""
 MODULES = {"manager": "manager.main", "agent": "node_agent.main"}
 
 
@@ -126,6 +129,15 @@ def rotate(log: Path) -> None:
             log.replace(log.with_suffix(".log.1"))
 
 
+def trim(log: Path) -> None:
+    """The same for a log that a daemon has open: its text is copied to `.1` and the file emptied, where it goes
+    on, since daemons append. Lines that are written between the two are lost."""
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > LOG_LIMIT:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)
+
+
 def ensure(state: Path, run: Path) -> None:
     """Start the supervisor if none runs: called by the daemons, so that whoever dies, the others bring back."""
     if holder(run / "supervisor.lock"):
@@ -184,13 +196,14 @@ def supervise(daemons: list[Daemon], stop: Iterable[int]) -> None:
         for daemon in daemons:
             if not daemon.pid and now >= daemon.not_before:
                 daemon.start()
+            trim(daemon.log)
         waiting = [d.not_before - now for d in daemons if not d.pid]
-        timeout = max(0.0, min(waiting)) if waiting else None
+        timeout = max(0.0, min([*waiting, LOG_CHECK]))
         descriptors = {d.pidfd: d for d in daemons if d.pidfd >= 0}
         poller = select.poll()
         for descriptor in (*descriptors, *stop):
             poller.register(descriptor, select.POLLIN)
-        for descriptor, _ in poller.poll(None if timeout is None else timeout * 1000 + 1):
+        for descriptor, _ in poller.poll(timeout * 1000 + 1):
             if descriptor in stop:
                 return
             descriptors[descriptor].ended()

@@ -64,10 +64,16 @@ class App:
         return _connect(contexts.load(name).host, contexts.tls_of(name))
 
     def _local(self) -> Client:
-        """This node's manager. Where it should run and does not, the error says what its log says."""
+        """This node's manager. Where nobody else starts it, this does; where it should run and does not, the error
+        says what its log says."""
         from pyswarm.client import Client
         from pyswarm.errors import Unavailable
 
+        if not self.socket.exists() and (self.state_dir / "node.json").exists():
+            from pyswarm import daemon
+
+            if daemon.bring_back(self.state_dir):
+                warn("pyswarm's daemons did not run on this node: started them")
         try:
             return Client.local(self.socket)
         except Unavailable:

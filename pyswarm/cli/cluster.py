@@ -33,7 +33,10 @@ def init_options(command: Any) -> Any:
     flags = [
         option("--advertise-addr", default="", help="Advertised address (format: <ip|interface>[:port])."),
         option(
-            "--autolock", is_flag=True, help="Enable manager autolocking (an unlock key to start a manager)."
+            "--autolock",
+            is_flag=True,
+            help="Not supported: encrypt the disk under the state directory.",
+            hidden=True,
         ),
         option("--availability", type=click.Choice(("active", "pause", "drain")), default="active"),
         option(
@@ -48,7 +51,11 @@ def init_options(command: Any) -> Any:
         option("--default-addr-pool", multiple=True, help="Default address pool in CIDR format."),
         option("--default-addr-pool-mask-length", type=click.IntRange(1, 32), default=24, show_default=True),
         option("--dispatcher-heartbeat", type=DURATION, default="1s", show_default=True),
-        option("--force-new-cluster", is_flag=True, help="Force create a new cluster from current state."),
+        option(
+            "--force-new-cluster",
+            is_flag=True,
+            help="Make this manager the only one, with the state that it has.",
+        ),
         option("--label", multiple=True, help="Labels of this node (key=value)."),
         option("--listen-addr", default="", help="Listen address (format: <ip>[:port]), 0.0.0.0:2377."),
         option(
@@ -149,6 +156,19 @@ def init(
     click.echo(
         "To add a manager to this swarm, run 'pyswarm join-token manager' and follow the instructions.\n"
     )
+
+
+@click.command(cls=GoCommand)
+def start() -> None:
+    """Start this node's daemons, where they do not run: after a reboot without systemd."""
+    from pyswarm import daemon, nodeconfig
+
+    app = current_app()
+    config = nodeconfig.load(app.state_dir)
+    daemon.check_machine()
+    daemon.start(config)
+    daemon.wait_up(config)
+    click.echo(f"Node {config.node_id} is up.")
 
 
 @click.command(cls=GoCommand)
