@@ -10,7 +10,8 @@ from compose.errors import Report, near_miss
 from compose.tree import Node, child_path, mapping, sequence
 
 _FIELD = r"[\d*/,\-A-Za-z?LW#]+"
-_CRON = re.compile(rf"(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|{_FIELD}(\s+{_FIELD}){{4}})\Z")
+_MACRO = r"@(yearly|annually|monthly|weekly|daily|midnight|hourly)|@every\s+(\d+(\.\d+)?(h|m|s|ms))+"
+_CRON = re.compile(rf"({_MACRO}|{_FIELD}(\s+{_FIELD}){{4}})\Z")
 
 
 def check(root: Node, report: Report, disabled: Mapping[str, Node]) -> None:
@@ -181,7 +182,7 @@ class _Checker:
             if said is None:
                 self._report.error('key "cron" is missing', f"{path}.schedule", schedule.pos)
             elif not _CRON.match(said.text().strip()):
-                message = f'"{said.text()}" is not a schedule: write five fields, or @hourly and the like'
+                message = f'"{said.text()}" is not a schedule: write five fields, @hourly and the like, or @every 90s'
                 self._report.error(message, f"{path}.schedule", said.pos)
         autoscale = node.get("autoscale") if node is not None else None
         if autoscale is None:

@@ -99,6 +99,8 @@ class Report:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.templates = False
+        """Whether variables were left in place: values that hold one may be anything yet."""
         self._seen: set[tuple[str, Position, str]] = set()
 
     def error(

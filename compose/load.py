@@ -26,7 +26,7 @@ from compose.merge import drop_repeats, merge_files, merge_service, settle
 from compose.model import FileObject, LanguageModel, Network, Service, Volume
 from compose.normalize import default_contexts, normalize, project_name
 from compose.paths import Resolver, absolute, is_remote
-from compose.project import Content, Project
+from compose.project import Content, Project, canonical_form
 from compose.read import MAX_BYTES, Budget, decode, documents
 from compose.schema import canonical
 from compose.tree import Node, child_path, mapping, plain, sequence
@@ -166,6 +166,24 @@ def load_project(
         )
 
 
+def load_template(
+    files: Sequence[Path | str],
+    *,
+    project_directory: Path | None = None,
+    project_name: str | None = None,
+    env_files: Sequence[Path] = (),
+    environ: Mapping[str, str],
+    profiles: Sequence[str] = (),
+    stdin: Callable[[], str] | None = None,
+) -> dict[str, object]:
+    """The canonical form with its variables left in place, for `compose config --no-interpolate`: values
+    that hold variables are not checked, files of variables are not read, nothing is looked up."""
+    if not files:
+        files = find_files(project_directory or Path.cwd(), environ)
+    with _uncollected():
+        return _Loader(files, project_directory, env_files, environ, stdin).template(project_name, profiles)
+
+
 @contextmanager
 def _uncollected() -> Generator[None, None, None]:
     """No garbage collection meanwhile. Trees have no cycles, and a large file makes a million objects that
@@ -228,24 +246,8 @@ class _Loader:
 
     def load(self, name: str | None, profiles: Sequence[str], strict: bool) -> Project:
         report = self._report
-        sources = [(path, self._documents(path)) for path in self._files]
-        name = self._name(name, [document for _, found in sources for document in found])
-        environment = {**self._environment, "COMPOSE_PROJECT_NAME": name}
-        layer = _Layer(self._directory, environment)
-        root: Node | None = None
-        for path, found in sources:
-            for document in found:
-                tree = self._file(document, layer, [path], report)
-                root = tree if root is None else merge_files(root, tree, report)
-        if root is None:
-            report.error(
-                "the file is empty: it must hold services",
-                "",
-                Position(Source(_shown(str(Path(self._files[0]).absolute())))),
-            )
-            report.check()
-            raise AssertionError  # pragma: no cover  (check raised)
-        root = default_contexts(drop_repeats(settle(root)), self._directory)
+        root, name = self._merged(name)
+        environment = self._environment
         root, disabled = self._profiles(root, profiles, environment)
         root = self._environment_files(root, environment)
         root = normalize(root, name, environment)
@@ -257,6 +259,30 @@ class _Loader:
         if strict and report.warnings:
             raise ComposeErrors(report.warnings)
         return self._project(root, off, name, environment)
+
+    def template(self, name: str | None, profiles: Sequence[str]) -> dict[str, object]:
+        self._report.templates = True
+        root, name = self._merged(name)
+        root, _ = self._profiles(root, profiles, self._environment)
+        self._report.check()
+        return canonical_form(normalize(root, name, {}), escape=False, keep_env_files=True)
+
+    def _merged(self, name: str | None) -> tuple[Node, str]:
+        """All files as one tree, and the project's name."""
+        report = self._report
+        sources = [(path, self._documents(path)) for path in self._files]
+        name = self._name(name, [document for _, found in sources for document in found])
+        self._environment["COMPOSE_PROJECT_NAME"] = name
+        layer = _Layer(self._directory, self._environment)
+        root: Node | None = None
+        for path, found in sources:
+            for document in found:
+                tree = self._file(document, layer, [path], report)
+                root = tree if root is None else merge_files(root, tree, report)
+        if root is None:
+            place = Position(Source(_shown(str(Path(self._files[0]).absolute()))))
+            raise ComposeErrors([Problem("the file is empty: it must hold services", "", place)])
+        return default_contexts(drop_repeats(settle(root)), self._directory), name
 
     def _documents(self, path: str) -> list[Node]:
         if path == "-":
@@ -303,7 +329,7 @@ class _Loader:
         return self._include(tree, layer, trail, report)
 
     def _expand(self, document: Node, layer: _Layer, report: Report) -> Node:
-        filled = interpolate(document, layer.environment, report)
+        filled = document if report.templates else interpolate(document, layer.environment, report)
         return Resolver(layer.directory, self._home).resolve(canonical(filled, report))
 
     # --------------------------------------------------------------------------------------- extends

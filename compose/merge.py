@@ -77,7 +77,7 @@ def without_repeats(items: Sequence[Node], key: Key) -> list[Node]:
     found: dict[object, Node] = {}
     for item in items:
         if item.tag != "!reset":
-            found[key(item)] = item
+            found[key(item) if isinstance(item.value, dict) else _value(item)] = item
     return list(found.values())
 
 

@@ -76,7 +76,7 @@ class Project:
         Resources that no enabled service uses are left out, and so are `env_file` entries, whose variables
         stand in `environment`. `escape` doubles dollar signs, so that the output loads to the same again.
         """
-        return _Printer(self.tree, escape, keep_env_files).print()
+        return canonical_form(self.tree, escape=escape, keep_env_files=keep_env_files)
 
     def hash(self, service: str) -> str:
         """SHA-256 of a service's canonical form; scale and what only decides when to start do not count."""
@@ -121,6 +121,11 @@ def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _represent_text)
+
+
+def canonical_form(tree: Node, *, escape: bool, keep_env_files: bool) -> dict[str, object]:
+    """A canonical tree as plain values; see `Project.canonical`."""
+    return _Printer(tree, escape, keep_env_files).print()
 
 
 class _Printer:

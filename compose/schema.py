@@ -186,6 +186,8 @@ def _read_ports(node: Node, path: str, report: Report) -> Node:
                     raise ShortSyntaxError(f"more than {MAX_PORTS} ports of one service")
             except ShortSyntaxError as error:
                 wrong_value(str(error), item, place, report)
+                if report.templates:
+                    ports.append(item)
         else:
             wrong_type("a port, a string or a mapping", item, place, report)
     return Node(ports, node.pos, None, node.tag)

@@ -50,6 +50,8 @@ def shown(value: object) -> str:
 
 def wrong_value(message: str, node: Node, path: str, report: Report) -> Node:
     """Report a value that has the right type and is wrong; names the variables that made it."""
+    if report.templates and "$" in node.text():
+        return node
     via = f" (from {node.via})" if node.via else ""
     report.error(message + via, path, node.pos)
     return node

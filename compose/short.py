@@ -366,6 +366,8 @@ def read_extra_hosts(node: Node, path: str, report: Report) -> Node:
             name, address = parse_host(item.value)
         except ShortSyntaxError as error:
             wrong_value(str(error), item, f"{path}[{index}]", report)
+            if report.templates:
+                items.append(item)
             continue
         items.append(item.replaced(f"{name}={address}"))
     return Node(items, node.pos, None, node.tag)

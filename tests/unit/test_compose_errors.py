@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compose.errors import ComposeErrors
-from compose.load import find_files, list_variables, load_project
+from compose.load import find_files, list_variables, load_project, load_template
 from compose.project import Project
 
 
@@ -342,3 +342,30 @@ def test_variables_are_listed_without_values(tmp_path: Path) -> None:
         ("B", False, "2"),
         ("C", False, ""),
     ]
+
+
+def test_variables_can_stay_in_place(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text(
+        "services: {a: {image: 'x:${A:?}', scale: '$N', ports: ['${P}:80', '${Q}:80', '81:81'], mem_limit: '${M}', "
+        "environment: {HOME: , B: '$$x'}, volumes: ['./${D}:/d'], extra_hosts: ['${H}'], restart: '$R'}}"
+    )
+    (tmp_path / "b.yml").write_text("services: {a: {ports: ['${P}:80'], labels: {k: '${L}'}}}")
+    value = load_template(
+        [tmp_path / "a.yml", tmp_path / "b.yml"], environ={"HOME": "/root"}, project_name="p"
+    )
+    service = value["services"]["a"]  # pyright: ignore[reportIndexIssue, reportUnknownVariableType]
+    expected = {
+        "image": "x:${A:?}",
+        "scale": "$N",
+        "mem_limit": "${M}",
+        "environment": {"HOME": None, "B": "$$x"},
+        "extra_hosts": ["${H}"],
+        "restart": "$R",
+        "labels": {"k": "${L}"},
+    }
+    assert {key: service[key] for key in expected} == expected
+    assert service["ports"][:2] == ["${P}:80", "${Q}:80"]
+    assert service["volumes"][0]["source"] == str(tmp_path / "${D}")
+    (tmp_path / "c.yml").write_text("services: {a: {imag: x, scale: many}}")
+    with pytest.raises(ComposeErrors, match="did you mean"):
+        load_template([tmp_path / "c.yml"], environ={}, project_name="p")
