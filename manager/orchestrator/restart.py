@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from manager.orchestrator.tasks import SELF_ENDED, ended_at, is_job, running_since
+from manager.orchestrator.tasks import SELF_ENDED, ended_at, is_job, ran_for
 from pyswarm.objects import Service, Task, TaskState
 from pyswarm.specs import RestartPolicy
 
@@ -90,8 +90,7 @@ def after_eviction(task: Task) -> Succession:
 
 
 def ran_well(task: Task, policy: RestartPolicy) -> bool:
-    since = running_since(task)
-    if not since:
-        return False
+    """Whether the task ran for long enough to end a crash loop."""
+    ran = ran_for(task)
     waited = crash_delay(policy, task.backoff) if task.backoff else 0.0
-    return ended_at(task) - since >= max(STABLE, 2 * waited)
+    return ran is not None and ran >= max(STABLE, 2 * waited)

@@ -17,14 +17,13 @@ from manager.orchestrator.tasks import (
     SELF_ENDED,
     Matcher,
     age_order,
-    ended_at,
     holds_resources,
     is_job,
     live,
     new_task,
     node_lost,
+    ran_for,
     running,
-    running_since,
     target_state,
     updating,
     wanted,
@@ -329,8 +328,8 @@ def failed_rollout(scene: Scene, task: Task) -> bool:
         return False
     if task.status.state == TaskState.COMPLETE and scene.service.spec.task.restart.condition != "any":
         return False
-    since = running_since(task)
-    return not since or ended_at(task) - since <= monitor_period(scene.service)
+    ran = ran_for(task)
+    return ran is None or ran <= monitor_period(scene.service)
 
 
 def waiting_slots(slots: Sequence[Slot]) -> bool:

@@ -54,15 +54,34 @@ def age_order(task: Task) -> tuple[float, bool, str]:
     return task.meta.created_at, wanted(task), task.id
 
 
+def _by_our_clock(task: Task, reported: float) -> float:
+    """A time that an agent reported, when its clock is wrong: not before the task was made, nor after the
+    managers wrote down what they had heard of it."""
+    latest = task.meta.updated_at or reported
+    return max(task.meta.created_at, min(reported, latest))
+
+
 def ended_at(task: Task) -> float:
-    return task.status.finished_at or task.status.timestamp
+    """When the task ended, by the managers' clock."""
+    return _by_our_clock(task, task.status.finished_at or task.status.timestamp)
 
 
-def running_since(task: Task) -> float:
-    """When the task got RUNNING; 0 if it never did."""
+def _got_running(task: Task) -> float:
     if task.status.running_since:
         return task.status.running_since
     return task.status.timestamp if running(task) else 0.0
+
+
+def running_since(task: Task) -> float:
+    """When the task got RUNNING, by the managers' clock; 0 if it never did."""
+    since = _got_running(task)
+    return _by_our_clock(task, since) if since else 0.0
+
+
+def ran_for(task: Task) -> float | None:
+    """Seconds from RUNNING to the end, by its node's clock; None if it never got RUNNING."""
+    since = _got_running(task)
+    return (task.status.finished_at or task.status.timestamp) - since if since else None
 
 
 def node_lost(view: View, node_id: str) -> bool:

@@ -136,7 +136,7 @@ MUTANTS: dict[str, Bug] = {
     "running tasks are reaped": _set(reaper, "reapable", _almost_anything),
     "history is kept for ever": _set(reaper, "_reap_slot", _always([])),
     "a removed service's tasks are left": _set(reaper, "_dismiss_service", _always([])),
-    "a job runs more at a time than it may": _set(jobs, "takes_new_tasks", _always(True)),
+    "a job forgets the slots that wait for their delay": _set(jobs, "delayed", _always(False)),
     "global services use paused and drained nodes": _set(global_, "takes_new_tasks", _takes_any_ready),
     "a returning node is not noticed": _set(services, "_keys_of_node", _always([])),
     "a new leader looks at nothing": _set(services.ServiceOrchestrator, "everything", _always([])),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from manager.orchestrator.configs import VersionCollector
-from manager.orchestrator.tasks import Matcher
+from manager.orchestrator.tasks import Matcher, ended_at, ran_for, running_since
 from manager.state import State
 from pyswarm.clock import SeededIds
 from pyswarm.objects import Config, Meta, Node, Object, Service, Task, TaskState, TaskStatus, kind_of
@@ -160,3 +160,22 @@ def test_an_old_version_is_asked_about_when_its_last_user_goes() -> None:
     changed = state.stage(kind_of(ended), ended.id, ended)
     assert changed is not None
     assert list(VersionCollector().keys(changed, state.view)) == [("config", "old")]
+
+
+# ----------------------------------------------------------------------------------------- clocks
+
+
+@pytest.mark.parametrize(
+    ("skew", "since", "ended"),
+    [(0.0, 110.0, 150.0), (3600.0, 160.0, 160.0), (-3600.0, 100.0, 100.0)],
+)
+def test_a_nodes_wrong_clock_moves_nothing_into_the_future(skew: float, since: float, ended: float) -> None:
+    status = TaskStatus(
+        state=TaskState.FAILED,
+        timestamp=150.0 + skew,
+        running_since=110.0 + skew,
+        finished_at=150.0 + skew,
+    )
+    task = Task(id="t", meta=Meta(created_at=100.0, updated_at=160.0), status=status)
+    assert (running_since(task), ended_at(task)) == (since, ended)
+    assert ran_for(task) == 40.0
