@@ -69,7 +69,7 @@ class App:
         from pyswarm.client import Client
         from pyswarm.errors import Unavailable
 
-        if not self.socket.exists() and (self.state_dir / "node.json").exists():
+        if os.geteuid() == 0 and not self.socket.exists() and (self.state_dir / "node.json").exists():
             from pyswarm import daemon
 
             if daemon.bring_back(self.state_dir):
