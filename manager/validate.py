@@ -119,6 +119,8 @@ def _cluster(spec: ClusterSpec, problems: Problems) -> None:
 
 def _pools(pools: Sequence[str], problems: Problems) -> None:
     """Networks, none of them part of another: a subnet of both would be given away twice."""
+    if not pools:
+        problems.append("default_address_pool: name at least one network, such as 10.0.0.0/8")
     known: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
     for pool in pools:
         try:

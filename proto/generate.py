@@ -9,6 +9,7 @@ next free one, and a removed field's number and name are reserved. Rules of the 
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
 import inspect
@@ -45,7 +46,9 @@ def classes(modules: tuple[object, ...]) -> list[type]:
         mine = [c for _, c in members if c.__module__ == module.__name__]  # type: ignore[attr-defined]
         mine = [c for c in mine if dataclasses.is_dataclass(c) or issubclass(c, enum.IntEnum)]
         mine = [c for c in mine if c is not api.Method]
-        found.extend(sorted(mine, key=lambda c: inspect.getsourcelines(c)[1]))
+        tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
+        lines = {node.name: node.lineno for node in tree.body if isinstance(node, ast.ClassDef)}
+        found.extend(sorted(mine, key=lambda c: lines[c.__name__]))
     return found
 
 
@@ -123,7 +126,12 @@ def compile_protos(source: Path, out: Path) -> None:
     files = sorted(str(p.relative_to(source)) for p in (source / "pyswarm").rglob("*.proto"))
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{source}", f"--python_out={out}"]
     subprocess.run([*command, f"--pyi_out={out}", *files], check=True)
-    etcd = [*command[:3], f"-Imanager/store/etcd_pb={HERE / 'etcd'}", f"--python_out={out}", f"--pyi_out={out}"]
+    etcd = [
+        *command[:3],
+        f"-Imanager/store/etcd_pb={HERE / 'etcd'}",
+        f"--python_out={out}",
+        f"--pyi_out={out}",
+    ]
     subprocess.run([*etcd, "manager/store/etcd_pb/rpc.proto"], check=True)
     (out / "pyswarm/v1/__init__.py").write_text('"""Compiled from proto/ by proto/generate.py."""\n')
 

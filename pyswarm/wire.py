@@ -240,28 +240,44 @@ def _field_reader(field: Field) -> _Reader | None:
 def _reader(cls: type) -> _Reader:
     readers = {f.name: _field_reader(f) for f in fields_of(cls)}
     required = {
-        f.name: _SCALARS.get(_scalar_of(h), ("", None))[1]
-        for f, h in zip(dataclasses.fields(cls), typing.get_type_hints(cls).values(), strict=True)
-        if _default(f) is _MISSING
+        field.name: _zero(field)
+        for field, its in zip(fields_of(cls), dataclasses.fields(cls), strict=True)
+        if _default(its) is _MISSING
     }
 
     def read(message: Any) -> Any:
-        values: dict[str, Any] = dict(required)
+        values: dict[str, Any] = {}
         for descriptor, value in message.ListFields():
             name = descriptor.name
-            convert = readers.get(name)
-            values[name] = convert(value) if convert is not None else value
-        for name, value in values.items():
-            if value is None and name in required:
-                values[name] = _reader(_field_type(cls, name))(_message_class(_field_type(cls, name))())
+            convert = readers.get(name, _UNKNOWN)
+            if convert is not _UNKNOWN:
+                values[name] = convert(value) if convert is not None else value
+        for name, zero in required.items():
+            if name not in values:
+                values[name] = zero()
         return cls(**values)
 
     return read
 
 
-@cache
-def _field_type(cls: type, name: str) -> type:
-    return next(f.item for f in fields_of(cls) if f.name == name)
+_UNKNOWN: Any = object()
+
+
+def _zero(field: Field) -> Callable[[], Any]:
+    """What a field without a default is read as when it is absent: protobuf's zero of its type."""
+    match field.shape:
+        case "message":
+            return lambda: _reader(field.item)(_message_class(field.item)())
+        case "list":
+            return tuple
+        case "map":
+            return dict
+        case "optional_list":
+            return lambda: None
+        case "enum":
+            return lambda: _read_enum(field.item)(0)
+        case "scalar":
+            return lambda: _SCALARS[field.item][1]
 
 
 def to_bytes(obj: Any) -> bytes:
