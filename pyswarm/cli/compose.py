@@ -1,4 +1,4 @@
-"""`pyswarm compose`: what Compose files say, without a cluster; and loading them for `stack`."""
+"""`pyswarm compose`: the group with docker compose's options, and the commands that need no cluster."""
 
 from __future__ import annotations
 
@@ -6,22 +6,144 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pyswarm.cli.app import warn
-from pyswarm.cli.lazy import LazyGroup
+from pyswarm.cli.compose_session import ComposeCommand, Settings, refuse, remember, settings
+from pyswarm.cli.lazy import Entry, LazyGroup
 from pyswarm.errors import Invalid
 
 if TYPE_CHECKING:
     from compose.errors import Problem
     from compose.project import Project
 
+_UP, _LOOK, _RUN = "pyswarm.cli.compose_up", "pyswarm.cli.compose_look", "pyswarm.cli.compose_run"
+_IMAGES = "pyswarm.cli.compose_images"
+_ENTRIES = {
+    "build": Entry(f"{_IMAGES}:build", "Build or rebuild services"),
+    "cp": Entry("pyswarm.cli.compose_copy:cp", "Copy files between a service container and this machine"),
+    "create": Entry(f"{_UP}:create", "Create what services need, and do not start them"),
+    "down": Entry("pyswarm.cli.compose_down:down", "Stop and remove containers, networks"),
+    "events": Entry(f"{_LOOK}:events", "Receive real time events from containers"),
+    "exec": Entry(f"{_RUN}:exec_command", "Execute a command in a running container"),
+    "images": Entry(f"{_IMAGES}:images", "List images used by the created containers"),
+    "kill": Entry("pyswarm.cli.compose_down:kill", "Force stop service containers"),
+    "logs": Entry("pyswarm.cli.compose_logs:logs", "View output from containers"),
+    "ls": Entry(f"{_LOOK}:list_projects", "List running compose projects"),
+    "port": Entry(f"{_LOOK}:port", "Print the public port for a port binding"),
+    "ps": Entry(f"{_LOOK}:ps", "List containers"),
+    "pull": Entry(f"{_IMAGES}:pull", "Pull service images"),
+    "push": Entry(f"{_IMAGES}:push", "Push service images"),
+    "restart": Entry(f"{_UP}:restart", "Restart service containers"),
+    "rm": Entry("pyswarm.cli.compose_down:remove", "Remove stopped service containers"),
+    "run": Entry(f"{_RUN}:run", "Run a one-off command on a service"),
+    "scale": Entry(f"{_UP}:scale", "Scale services"),
+    "start": Entry(f"{_UP}:start", "Start services"),
+    "stats": Entry(f"{_LOOK}:stats", "Display the containers' use of resources"),
+    "stop": Entry("pyswarm.cli.compose_down:stop", "Stop services"),
+    "top": Entry(f"{_LOOK}:top", "Display the running processes"),
+    "up": Entry(f"{_UP}:up", "Create and start containers"),
+    "version": Entry(f"{_LOOK}:version", "Show the version information"),
+    "volumes": Entry(f"{_LOOK}:volumes", "List volumes"),
+    "wait": Entry(f"{_LOOK}:wait", "Block until containers of services stop"),
+    "watch": Entry("pyswarm.cli.compose_watch:watch", "Rebuild or refresh containers when files are updated"),
+}
+_REFUSED = {
+    "pause": "the node's agent cannot freeze containers: use `compose stop`",
+    "unpause": "the node's agent cannot freeze containers: use `compose start`",
+    "attach": "a container's streams cannot be attached later: use `compose logs -f`, or `compose exec`",
+    "commit": "images are made by `compose build` alone",
+    "export": "images are made by `compose build` alone",
+    "publish": "applications are files here: commit them",
+    "bridge": "there is no other model to convert to",
+}
 
-@click.group(cls=LazyGroup)
-def compose() -> None:
-    """Check and show Compose files."""
+
+class _Group(LazyGroup):
+    """The group, and docker compose's commands that pyswarm has not: refused with the reason."""
+
+    command_class = ComposeCommand
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in _REFUSED:
+            refuse(f"compose {args[0]}", _REFUSED[args[0]])
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, entries=_ENTRIES)
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="Compose file; repeat for overrides, - for stdin.",
+)
+@click.option("-p", "--project-name", default="", help="Project name.")
+@click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="Instead of .env.")
+@click.option("--profile", "profiles", multiple=True, help="Enable a profile.")
+@click.option("--project-directory", default="", help="What relative paths are relative to.")
+@click.option("--workdir", default="", hidden=True)
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
+@click.option(
+    "--ansi",
+    type=click.Choice(("never", "always", "auto")),
+    default="auto",
+    help="Control when to print ANSI control characters.",
+)
+@click.option(
+    "--progress",
+    type=click.Choice(("auto", "tty", "plain", "json", "quiet")),
+    default="auto",
+    envvar="COMPOSE_PROGRESS",
+    help="Set type of progress output.",
+)
+@click.option("--parallel", type=int, default=-1, help="Accepted; the managers decide what runs in parallel.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing.")
+@click.option("--all-resources", is_flag=True, help="Not supported: what no service uses is not made.")
+@click.option("--compatibility", is_flag=True, help="Not supported: names are `project-service-1`.")
+@click.pass_context
+def compose(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    project_name: str,
+    env_files: tuple[str, ...],
+    profiles: tuple[str, ...],
+    project_directory: str,
+    workdir: str,
+    strict: bool,
+    ansi: str,
+    progress: str,
+    parallel: int,
+    dry_run: bool,
+    all_resources: bool,
+    compatibility: bool,
+) -> None:
+    """Run a Compose project on one node, with docker compose's commands."""
+    if all_resources:
+        refuse("--all-resources", "what no service uses is not made")
+    if compatibility:
+        refuse("--compatibility", "names are `project-service-1`, as docker compose makes them now")
+    if parallel != -1:
+        warn("warning: --parallel has no effect: the managers decide what runs in parallel")
+    remember(
+        ctx,
+        Settings(
+            files=files,
+            name=project_name,
+            env_files=env_files,
+            profiles=profiles,
+            directory=project_directory or workdir,
+            strict=strict,
+            ansi=ansi,
+            progress=progress,
+            dry_run=dry_run,
+        ),
+    )
 
 
 def load(
@@ -65,49 +187,79 @@ def show_warnings(warnings: Sequence[Problem]) -> None:
         warn(f"warning: {each}")
 
 
-file_option = click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    metavar="FILE",
-    help="Compose file; repeat for overrides, - for stdin.",
-)
-env_file_option = click.option(
-    "--env-file", "env_files", multiple=True, metavar="FILE", help="Instead of .env."
-)
-profile_option = click.option("--profile", "profiles", multiple=True, help="Enable a profile.")
-directory_option = click.option(
-    "--project-directory", default="", help="What relative paths are relative to."
-)
+file_option = click.option("-f", "--file", "files", multiple=True, metavar="FILE", hidden=True)
+env_file_option = click.option("--env-file", "env_files", multiple=True, metavar="FILE", hidden=True)
+profile_option = click.option("--profile", "profiles", multiple=True, hidden=True)
+directory_option = click.option("--project-directory", default="", hidden=True)
 strict_option = click.option("--strict", is_flag=True, help="Warnings are errors.")
 
 
-def rendered(project: Project, format: str) -> str:
+def _loaded(
+    files: tuple[str, ...],
+    name: str,
+    env_files: tuple[str, ...],
+    profiles: tuple[str, ...],
+    directory: str,
+    strict: bool,
+) -> Project:
+    """The project by the options on either side of the command's name."""
+    said = settings()
+    return load(
+        (*said.files, *files),
+        name=name or said.name or None,
+        env_files=(*said.env_files, *env_files),
+        profiles=(*said.profiles, *profiles),
+        directory=directory or said.directory,
+        strict=strict or said.strict,
+    )
+
+
+def rendered(project: Project, format: str, *, keep_env_files: bool = False) -> str:
     """The project in canonical form as YAML or JSON."""
-    import json
+    from compose.project import render
 
-    import yaml
+    return render(project.canonical(keep_env_files=keep_env_files), "json" if format == "json" else "yaml")
 
-    value = project.canonical()
-    if format == "json":
-        return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+_LISTS = ("services", "images", "volumes", "networks", "models", "profiles", "variables", "environment")
+_CONFIG_REFUSED = {
+    "no_interpolate": "variables are always filled in, for what follows is checked with their values",
+    "no_normalize": "the canonical form is the only one",
+    "no_path_resolution": "the canonical form has absolute paths",
+    "resolve_image_digests": "`pyswarm stack deploy` pins images when it deploys",
+    "lock_image_digests": "`pyswarm stack deploy` pins images when it deploys",
+}
 
 
 @compose.command()
 @file_option
-@click.option("-p", "--project-name", default="", help="Project name.")
+@click.option("-p", "--project-name", default="", hidden=True)
 @env_file_option
 @profile_option
 @directory_option
 @strict_option
 @click.option("--format", type=click.Choice(("yaml", "json")), default="yaml", show_default=True)
-@click.option("-o", "--output", default="", help="Save to file.")
+@click.option("-o", "--output", default="", help="Save to file (default to stdout).")
 @click.option("-q", "--quiet", is_flag=True, help="Only validate, print nothing.")
-@click.option("--services", "only_services", is_flag=True, help="Print the service names, one per line.")
-@click.option("--images", "only_images", is_flag=True, help="Print the image names, one per line.")
+@click.option("--services", "list_services", is_flag=True, help="Print the service names, one per line.")
+@click.option("--images", "list_images", is_flag=True, help="Print the image names, one per line.")
+@click.option("--volumes", "list_volumes", is_flag=True, help="Print the volume names, one per line.")
+@click.option("--networks", "list_networks", is_flag=True, help="Print the network names, one per line.")
+@click.option("--models", "list_models", is_flag=True, help="Print the model names, one per line.")
+@click.option("--profiles", "list_profiles", is_flag=True, help="Print the profile names, one per line.")
+@click.option("--variables", "list_variables", is_flag=True, help="Print model variables and default values.")
+@click.option(
+    "--environment", "list_environment", is_flag=True, help="Print environment used for interpolation."
+)
 @click.option("--hash", "hash_of", default="", metavar="SERVICE|*", help="Print the service config hash.")
+@click.option("--no-env-resolution", is_flag=True, help="Keep env_file entries.")
+@click.option("--no-consistency", is_flag=True, hidden=True)
+@click.option("--no-interpolate", is_flag=True, help="Not supported.")
+@click.option("--no-normalize", is_flag=True, help="Not supported.")
+@click.option("--no-path-resolution", is_flag=True, help="Not supported.")
+@click.option("--resolve-image-digests", is_flag=True, help="Not supported.")
+@click.option("--lock-image-digests", is_flag=True, help="Not supported.")
+@click.argument("names", nargs=-1, metavar="[SERVICE...]")
 def config(
     files: tuple[str, ...],
     project_name: str,
@@ -118,39 +270,90 @@ def config(
     format: str,
     output: str,
     quiet: bool,
-    only_services: bool,
-    only_images: bool,
     hash_of: str,
+    no_env_resolution: bool,
+    no_consistency: bool,
+    names: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Parse, resolve and render Compose files in canonical form."""
-    project = load(
-        files,
-        name=project_name or None,
-        env_files=env_files,
-        profiles=profiles,
-        directory=project_directory,
-        strict=strict,
-    )
+    for key, why in _CONFIG_REFUSED.items():
+        if options[key]:
+            refuse(f"--{key.replace('_', '-')}", why)
+    if no_consistency:
+        warn("warning: --no-consistency has no effect: the model is always checked")
+    project = _loaded(files, project_name, env_files, profiles, project_directory, strict)
     show_warnings(project.warnings)
-    names = sorted(project.services)
+    if names:
+        project = _narrowed(project, names)
     if quiet:
         return
-    if only_services:
-        text = "".join(f"{name}\n" for name in names)
-    elif only_images:
-        text = "".join(f"{project.services[n].image or f'{project.name}-{n}'}\n" for n in names)
+    chosen = next((kind for kind in _LISTS if options[f"list_{kind}"]), "")
+    if chosen:
+        text = _listed(project, chosen)
     elif hash_of:
-        wanted = names if hash_of == "*" else hash_of.split(",")
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            raise Invalid(f"no such service: {missing[0]}")
-        text = "".join(f"{name} {project.hash(name)}\n" for name in wanted)
+        text = _hashes(project, hash_of)
     else:
-        text = rendered(project, format)
+        text = rendered(project, format, keep_env_files=no_env_resolution)
     if output:
         Path(output).write_text(text)
     else:
         click.echo(text, nl=False)
+
+
+def _narrowed(project: Project, names: Sequence[str]) -> Project:
+    """The project with these services and what they depend on."""
+    from dataclasses import replace
+
+    from compose.tree import mapping
+    from pyswarm.cli.compose_local import closure
+
+    kept = closure(project, names)
+    services = project.tree.get("services")
+    assert services is not None, "the services were found in it"
+    nodes = {name: node for name, node in mapping(services).items() if name in kept}
+    return replace(
+        project,
+        services={name: each for name, each in project.services.items() if name in kept},
+        tree=project.tree.replaced({**mapping(project.tree), "services": services.replaced(nodes)}),
+    )
+
+
+def _listed(project: Project, kind: str) -> str:
+    """What `--services`, `--images`, ... print."""
+    if kind == "environment":
+        return "".join(f"{key}={value}\n" for key, value in sorted(project.environment.items()))
+    if kind == "variables":
+        return _variables(project)
+    if kind == "images":
+        found = [each.image or f"{project.name}-{name}" for name, each in sorted(project.services.items())]
+    elif kind == "profiles":
+        everyone = [*project.services.values(), *project.disabled.values()]
+        found = sorted({name for each in everyone for name in each.profiles})
+    elif kind == "services":
+        found = sorted(project.services)
+    else:
+        value = project.canonical().get(kind)
+        found = sorted(str(key) for key in value) if isinstance(value, dict) else []
+    return "".join(f"{name}\n" for name in found)
+
+
+def _variables(project: Project) -> str:
+    from pyswarm.cli.table import aligned
+
+    lines = ["NAME\tREQUIRED\tDEFAULT VALUE\tALTERNATE VALUE"]
+    for each in sorted(project.variables, key=lambda variable: variable.name):
+        lines.append(f"{each.name}\t{str(each.required).lower()}\t{each.default}\t{each.alternate}")
+    return aligned(lines)
+
+
+def _hashes(project: Project, hash_of: str) -> str:
+    names = sorted(project.services)
+    wanted = names if hash_of == "*" else hash_of.split(",")
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise Invalid(f"no such service: {missing[0]}")
+    return "".join(f"{name} {project.hash(name)}\n" for name in wanted)
 
 
 @compose.command()
@@ -172,7 +375,7 @@ def check(
     from compose.convert import convert_stack
     from compose.errors import ComposeErrors
 
-    project = load(files, env_files=env_files, profiles=profiles, directory=project_directory, strict=strict)
+    project = _loaded(files, "", env_files, profiles, project_directory, strict)
     try:
         specs = convert_stack(project, as_stack)
     except ComposeErrors as errors:

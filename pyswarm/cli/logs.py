@@ -33,7 +33,7 @@ def moment(text: str, now: float) -> float:
     return now - values.duration(text)
 
 
-def _tail(text: str) -> int:
+def tail_of(text: str) -> int:
     if text == "all":
         return -1
     if not text.isdigit():
@@ -109,7 +109,7 @@ async def logs(
         services=(service.id,) if service else (),
         tasks=(task.id,) if task else (),
         follow=follow,
-        tail=_tail(tail),
+        tail=tail_of(tail),
         since=moment(since, now),
         until=moment(until, now),
     )

@@ -40,7 +40,7 @@ _ENTRIES = {
     "secret": Entry("pyswarm.cli.secret:secret", "Manage secrets", _NOUNS),
     "config": Entry("pyswarm.cli.config:config", "Manage configs", _NOUNS),
     "image": Entry("pyswarm.cli.image:image", "Manage the images of the nodes", _NOUNS),
-    "compose": Entry("pyswarm.cli.compose:compose", "Check and show Compose files", _NOUNS),
+    "compose": Entry("pyswarm.cli.compose:compose", "Run a Compose project on one node", _NOUNS),
     "context": Entry("pyswarm.cli.context:context", "Manage connections to clusters", _NOUNS),
     "swarm": Entry("pyswarm.cli.cluster:swarm", "init, leave, join-token by docker's names", _NOUNS),
     "lab": Entry("pyswarm.cli.lab:lab", "Make a cluster of many machines on this one", _NOUNS),

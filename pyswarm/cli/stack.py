@@ -105,10 +105,10 @@ def specs_of(
     if strict and specs.warnings:
         raise Invalid("\n".join(str(each) for each in shown))
     compose.show_warnings(shown)
-    return replace(specs, services=tuple(_tagged(each) for each in specs.services))
+    return replace(specs, services=tuple(tagged(each) for each in specs.services))
 
 
-def _tagged(spec: ServiceSpec) -> ServiceSpec:
+def tagged(spec: ServiceSpec) -> ServiceSpec:
     """With docker's default tag, so that the image can be told from its pinned form."""
     container = replace(spec.task.container, image=values.tagged(spec.task.container.image))
     return replace(spec, task=replace(spec.task, container=container))
@@ -235,13 +235,16 @@ async def build_all(client: Client, builds: Sequence[Build]) -> None:
         if each.image in done:
             continue
         done.add(each.image)
-        await _build(client, each)
+        await build_one(client, each)
 
 
-async def _build(client: Client, build: Build) -> None:
+async def build_one(client: Client, build: Build, *, quiet: bool = False, node: str = "", **more: Any) -> str:
+    """Build one image and return its id; `more` are arguments of `image.build` over those of the file. The
+    build's own lines are shown when they are asked for, and when it fails."""
     from pyswarm.cli.image import build_on, nodes_say
 
-    click.echo(f"Building {build.image}", err=True)
+    if not quiet:
+        click.echo(f"Building {build.image}", err=True)
     args: dict[str, Any] = {
         "tags": [build.image, *build.tags],
         "args": dict(build.args),
@@ -264,9 +267,10 @@ async def _build(client: Client, build: Build) -> None:
     if build.dockerfile_inline:
         args["dockerfile_inline"] = build.dockerfile_inline
     lines: list[str] = []
-    say = nodes_say(False, build.image) if _verbose() else lines.append
+    say = nodes_say(False, build.image) if _verbose() and not quiet else lines.append
     try:
-        await build_on(client, build.context, build.dockerfile, args, "", say)
+        answer = await build_on(client, build.context, build.dockerfile, {**args, **more}, node, say)
+        return str(answer["id"])
     except PyswarmError as error:
         output = "".join(f"\n  {line}" for line in lines[-20:])
         raise type(error)(f"services.{build.service}.build: {error}{output}") from None
