@@ -457,19 +457,14 @@ def _write(request: pb.TxnRequest, key: bytes, value: bytes | None) -> None:
 
 
 class _Lease:
-    """A lease that is kept alive until it is dropped. `lost` is set when that could not be done in time.
-
-    The time counts from when a renewal was *asked* for, so that we give up no later than etcd does (but for
-    one last question, a third of the time to live long; what we write meanwhile is fenced).
-    """
+    """A lease that is kept alive until it is dropped. `lost` is set when that could not be done in time."""
 
     def __init__(self, client: EtcdClient, id: int, ttl: float, asked: float) -> None:
+        """`asked` is the event loop's time at which the lease was asked for."""
         self.id = id
         self.lost = asyncio.Event()
-        self._renewals = client.keep_alive(id)
-        self._ttl = ttl
+        self._renewals = client.keep_alive(id, ttl, asked, self.lost.set)
         self._tasks: list[asyncio.Task[None]] = []
-        self.watch_over(self._keep(asked))
 
     def watch_over(self, ending: Coroutine[None, None, None]) -> None:
         """The lease counts as lost when `ending` returns."""
@@ -481,42 +476,12 @@ class _Lease:
         finally:
             self.lost.set()
 
-    async def _keep(self, asked: float) -> None:
-        """Renew three times in each time to live. Returns when the lease is gone or may be."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                async with asyncio.timeout_at(asked + self._ttl):
-                    asked = await self._renewed()
-            except TimeoutError:
-                # Too late by our clock. Perhaps it was us who stood still, not etcd: ask it once more.
-                asked = loop.time()
-                if not await self._renew_once():
-                    return
-            if not asked:
-                return
-
-    async def _renewed(self) -> float:
-        """Wait a third of the time to live, then renew; returns when that was asked, 0.0 if it is gone."""
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(self._ttl / 3)
-        while True:
-            asked = loop.time()
-            with contextlib.suppress(Unavailable):
-                return asked if await self._renewals.renew(self._ttl / 3) > 0 else 0.0
-            await asyncio.sleep(0.05)
-
-    async def _renew_once(self) -> bool:
-        with contextlib.suppress(Unavailable):
-            return await self._renewals.renew(self._ttl / 3) > 0
-        return False
-
     async def drop(self) -> None:
         """Stop renewing."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._renewals.close()
+        await self._renewals.close()
 
 
 @dataclass(frozen=True, slots=True)

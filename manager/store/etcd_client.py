@@ -18,6 +18,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from manager.store import Compacted
+from manager.store.etcd_lease import Renewals
 from manager.store.etcd_pb import rpc_pb2 as pb
 from pyswarm.errors import (
     Conflict,
@@ -346,9 +347,18 @@ class EtcdClient:
             if known is None:
                 await endpoint.close()
 
-    def keep_alive(self, lease: int) -> KeepAlive:
-        """Renews a lease; close it in the end."""
-        return KeepAlive(self._pick, lease)
+    def keep_alive(self, lease: int, ttl: float, asked: float, lost: Callable[[], None]) -> Renewals:
+        """Renews a lease of `ttl` seconds, asked for at `asked` (monotonic), from a thread of its own; close it
+        in the end. `lost` is called when the lease is gone or could not be renewed in time."""
+        return Renewals(lease, ttl, asked, self._connected, LEASE_KEEP_ALIVE.path, lost)
+
+    def _connected(self, attempt: int) -> grpc.Channel:
+        """A channel for threads, with the present endpoints and certificate."""
+        address = self._addresses[attempt % len(self._addresses)]
+        if self._tls is None:
+            return grpc.insecure_channel(address, options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(self._tls.ca, self._tls.key, self._tls.cert)
+        return grpc.secure_channel(address, credentials, options=_OPTIONS)
 
     async def watch(
         self, key: bytes, range_end: bytes, start: int
@@ -385,55 +395,6 @@ class EtcdClient:
                 endpoint.failed()
             await asyncio.sleep(delay)
             delay = min(max(0.05, delay * 2), 1.0)
-
-
-class KeepAlive:
-    """The renewals of one lease, on one stream as long as that works."""
-
-    def __init__(self, pick: Callable[[float], Awaitable[_Endpoint]], lease: int) -> None:
-        self._pick = pick
-        self._lease = lease
-        self._endpoint: _Endpoint | None = None
-        self._call: grpc.aio.StreamStreamCall[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse] | None = (
-            None
-        )
-
-    async def renew(self, timeout: float) -> int:
-        """The lease's time to live in seconds, 0 when it is gone. Raises Unavailable; then another endpoint
-        is asked the next time."""
-        answer: object = None
-        try:
-            async with asyncio.timeout(timeout):
-                call = self._call if self._call is not None else await self._open(timeout)
-                await _replaced(call.write(pb.LeaseKeepAliveRequest(ID=self._lease)))
-                answer = await _replaced(call.read())
-        except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError, Unavailable):
-            if self._endpoint is not None:
-                self._endpoint.failed()
-        finally:
-            if not isinstance(answer, pb.LeaseKeepAliveResponse):
-                self.close()
-        if not isinstance(answer, pb.LeaseKeepAliveResponse):
-            raise Unavailable("the lease could not be renewed in time")
-        return answer.TTL
-
-    async def _open(
-        self, timeout: float
-    ) -> grpc.aio.StreamStreamCall[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]:
-        self._endpoint = await self._pick(timeout)
-        self._endpoint.check_open()
-        method = self._endpoint.channel.stream_stream(
-            LEASE_KEEP_ALIVE.path,
-            request_serializer=pb.LeaseKeepAliveRequest.SerializeToString,
-            response_deserializer=pb.LeaseKeepAliveResponse.FromString,
-        )
-        self._call = method(None, metadata=_METADATA)
-        return self._call
-
-    def close(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
 
 
 async def _first_connected(endpoints: Sequence[_Endpoint], timeout: float) -> _Endpoint | None:

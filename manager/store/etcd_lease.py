@@ -1,0 +1,115 @@
+"""Keeps one lease alive from a thread of its own.
+
+The lead hangs on a lease of a second. The manager's event loop may be held up for longer than that: a large
+cluster's state is read, a plan is made for thousands of tasks, the machine is overloaded. Were renewals its
+work, the lead would be lost, the next leader would be held up in the same way, and nobody would ever lead. So
+a thread renews; the event loop is only asked for a sign of life, and one that gives none for `HUNG` seconds
+loses the lease, for then somebody else should lead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+
+from manager.store.etcd_pb import rpc_pb2 as pb
+
+HUNG = 15.0
+"""Seconds without a sign of life from the event loop after which its lease is let go."""
+
+Connect = Callable[[int], grpc.Channel]
+"""A channel to an endpoint; the argument counts the attempts, so that each goes to another one. Called in the
+thread."""
+
+
+class Renewals:
+    """Renews a lease until it is closed, gone, or cannot be renewed in time; tells the last two once.
+
+    The time counts from when a renewal was *asked* for, so that we give up no later than etcd does (but for
+    one last question, for it may have been us who stood still, not etcd; what is written meanwhile is fenced).
+    """
+
+    def __init__(
+        self, lease: int, ttl: float, asked: float, connect: Connect, method: str, lost: Callable[[], None]
+    ) -> None:
+        """`asked` is the monotonic time at which the lease was asked for; `lost` is called in the event loop."""
+        self._lease = lease
+        self._ttl = ttl
+        self._good_until = asked + ttl
+        self._connect = connect
+        self._method = method
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._seen = time.monotonic()
+        self._over = threading.Event()
+        self._attempts = 0
+        self._channel: grpc.Channel | None = None
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Stop renewing."""
+        self._over.set()
+        await asyncio.to_thread(self._thread.join)
+
+    # ------------------------------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        try:
+            while self._renewed():
+                self._in_loop(self._alive)
+                self._over.wait(self._ttl / 3)
+        finally:
+            self._disconnect()
+            if not self._over.is_set():
+                self._in_loop(self._lost)
+
+    def _alive(self) -> None:
+        self._seen = time.monotonic()
+
+    def _in_loop(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(call)
+
+    def _renewed(self) -> bool:
+        """Renew, again and again while there is time; False when the lease is not ours any more."""
+        while not self._over.is_set() and time.monotonic() - self._seen < HUNG:
+            asked = time.monotonic()
+            granted = self._ask(self._ttl / 2)
+            if granted is not None:
+                self._good_until = asked + granted
+                return granted > 0
+            if asked >= self._good_until:
+                return False
+            self._over.wait(0.05)
+        return False
+
+    def _ask(self, timeout: float) -> int | None:
+        """The seconds that the lease was given, 0 when it is gone; None when nobody answered."""
+        if self._channel is None:
+            self._channel = self._connect(self._attempts)
+            self._attempts += 1
+        call = self._channel.stream_stream(
+            self._method,
+            request_serializer=pb.LeaseKeepAliveRequest.SerializeToString,
+            response_deserializer=pb.LeaseKeepAliveResponse.FromString,
+        )
+        request = iter((pb.LeaseKeepAliveRequest(ID=self._lease),))
+        try:
+            answers: Iterator[pb.LeaseKeepAliveResponse] = call(
+                request, timeout=timeout, metadata=(("hasleader", "true"),)
+            )
+            return next(answers).TTL
+        except (grpc.RpcError, StopIteration):
+            self._disconnect()
+            return None
+
+    def _disconnect(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
