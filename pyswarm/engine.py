@@ -1169,12 +1169,17 @@ def service_spec(body: object, base: ServiceSpec | None = None) -> ServiceSpec:
     task = _read_task_spec(spec.get("TaskTemplate"), old.task, "TaskTemplate")
     if not task.networks and spec.get("Networks"):
         task = replace(task, networks=_read_attachments(spec["Networks"], old.task.networks, "Networks"))
+    mode = _read_mode(spec.get("Mode"), "Mode")
+    policy = _object(_object(spec.get("TaskTemplate"), "TaskTemplate").get("RestartPolicy"), "RestartPolicy")
+    if mode.kind.endswith("-job") and not policy.get("Condition"):
+        # A job that says nothing of when to restart does so on failure: to have completed is its end.
+        task = replace(task, restart=replace(task.restart, condition="on-failure"))
     return replace(
         old,
         name=_text(spec.get("Name"), "Name"),
         labels=_labels(spec.get("Labels"), "Labels"),
         task=task,
-        mode=_read_mode(spec.get("Mode"), "Mode"),
+        mode=mode,
         update=_read_update(spec.get("UpdateConfig"), old.update, "UpdateConfig"),
         rollback=_read_update(spec.get("RollbackConfig"), old.rollback, "RollbackConfig"),
         endpoint=_read_endpoint(spec.get("EndpointSpec"), old.endpoint, "EndpointSpec"),

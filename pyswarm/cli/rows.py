@@ -111,7 +111,7 @@ def tasks(
     for task in ordered:
         name = task_name(task, resolve)
         node = nodes.get(task.node_id)
-        error = _error(task)
+        error = _error(task, now)
         shown.append(
             row(
                 ID=human.short(task.id, full),
@@ -128,9 +128,14 @@ def tasks(
     return shown
 
 
-def _error(task: Task) -> str:
+def _error(task: Task, now: float) -> str:
     """Why the task failed, or why it does not get on."""
-    return task.status.err or (task.waiting_for if task.status.state < TaskState.RUNNING else "")
+    if task.status.err or task.status.state >= TaskState.RUNNING:
+        return task.status.err
+    if task.waiting_for or task.not_before <= now:
+        return task.waiting_for
+    crashes = f", after {task.backoff} crashes in a row" if task.backoff > 1 else ""
+    return f"restarts in {task.not_before - now:.0f} s{crashes}"
 
 
 def nodes(found: Sequence[Node], self_id: str) -> list[Struct]:

@@ -235,16 +235,24 @@ def apply(
     of the networks that are named, for those that the spec holds by id. Raises Invalid."""
     flags = Flags(given)
     ids = network_ids or {}
+    mode = _mode(spec.mode, flags)
     return replace(
         spec,
         name=flags["name"] or spec.name,
         labels=_labels(spec.labels, flags, "label"),
-        task=_task(spec.task, flags, environ, ids),
-        mode=_mode(spec.mode, flags),
+        task=_run_once(_task(spec.task, flags, environ, ids), mode, flags),
+        mode=mode,
         update=_update(spec.update, flags, "update"),
         rollback=_update(spec.rollback, flags, "rollback"),
         endpoint=_endpoint(spec.endpoint, flags),
     )
+
+
+def _run_once(task: TaskSpec, mode: ServiceMode, flags: Flags) -> TaskSpec:
+    """A job that says nothing of when to restart does so on failure: to have completed is its end."""
+    if not mode.kind.endswith("-job") or flags["restart_condition"] or task.restart.condition != "any":
+        return task
+    return replace(task, restart=replace(task.restart, condition="on-failure"))
 
 
 def _without(items: Sequence[T], removed: Sequence[str], key: Callable[[T], str]) -> tuple[T, ...]:

@@ -11,16 +11,21 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyswarm import engine
 from pyswarm.api import LogMessage
-from pyswarm.cli import contexts, credentials
+from pyswarm.cli import contexts, credentials, rows
 from pyswarm.cli.main import run
+from pyswarm.cli.service import service
+from pyswarm.cli.service_flags import apply
 from pyswarm.errors import Conflict, Invalid, NotFound
 from pyswarm.objects import Cluster, Node, Service, Task, TaskState, TaskStatus
+from pyswarm.specs import ServiceSpec
 from tests.unit import docker_engine
 from tests.unit.cli_manager import CliManager
 
@@ -570,3 +575,31 @@ def test_compose_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out)["services"]["web"]["image"] == "nginx"
     assert run(["compose", "check", "-f", str(file)]) == 0
     assert run(["compose", "config", "-f", str(file), "--hash", "nope"]) == 1
+
+
+@pytest.mark.parametrize("mode", ["replicated-job", "global-job"])
+@pytest.mark.parametrize(
+    ("said", "condition"), [((), "on-failure"), (("--restart-condition", "none"), "none")]
+)
+def test_a_job_restarts_on_failure_unless_told_otherwise(
+    mode: str, said: tuple[str, ...], condition: str
+) -> None:
+    words = ["--mode", mode, *said, "--restart-delay", "1s", "busybox"]
+    given = service.commands["create"].make_context("create", words).params
+    assert apply(ServiceSpec(), given, {}).task.restart.condition == condition
+    body = {"TaskTemplate": {}, "Mode": {"GlobalJob": {}}}
+    assert engine.service_spec(body).task.restart.condition == "on-failure"
+
+
+@pytest.mark.parametrize(
+    ("crashes", "text"),
+    [(0, '"restarts in 5 s"'), (1, '"restarts in 5 s"'), (4, '"restarts in 5 s, after 4 crashes in a row"')],
+)
+def test_ps_says_how_long_a_crash_loop_is_held_back(crashes: int, text: str) -> None:
+    status = TaskStatus(state=TaskState.READY)
+    held = Task(id="t", service_id="s", service_name="web", slot=1, not_before=105.0, status=status)
+    held = replace(held, backoff=crashes, desired_state=TaskState.READY)
+    (row,) = rows.tasks([held], {}, 100.0, full=True)
+    assert row["Error"] == text
+    (row,) = rows.tasks([held], {}, 106.0, full=True)
+    assert not row["Error"]

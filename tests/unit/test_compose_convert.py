@@ -10,6 +10,7 @@ import pytest
 from compose.convert import StackSpecs, convert_stack
 from compose.errors import ComposeErrors
 from compose.load import load_project
+from manager.orchestrator.cron import parse
 from pyswarm.specs import (
     Autoscale,
     CronSchedule,
@@ -466,6 +467,13 @@ services:
     assert b.task.placement.strategy == "binpack"
     assert b.update == UpdateConfig(progress_deadline=300.0)
     assert b.task.restart.max_delay == 60.0
+
+
+@pytest.mark.parametrize("said", ["@every 90s", "@every 1h30m", "@hourly", "*/5 * * * mon-fri"])
+def test_schedules(stack: Convert, said: str) -> None:
+    (job,) = stack(f"services: {{a: {{image: x, x-pyswarm: {{schedule: '{said}'}}}}}}").services
+    assert job.cron == CronSchedule(schedule=said)
+    assert parse(said).next_after(0.0) is not None
 
 
 def test_what_is_not_supported_is_named(stack: Convert) -> None:
