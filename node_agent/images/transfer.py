@@ -71,7 +71,7 @@ def _append(path: Path, data: bytes) -> None:
 def proven(digest: str, image_id: str, manifests: Mapping[str, bytes]) -> Mapping[str, bytes]:
     """The manifests that lead from `digest` to the image with this id; Invalid when they do not."""
     top = manifests.get(digest)
-    if top is not None:
+    if top is not None and image_id:
         if config_of(top) == image_id:
             return {digest: top}
         for member in members_of(top):
