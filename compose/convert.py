@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from compose import model
+from compose import model, parts
 from compose.errors import Position, Problem, Report
 from compose.project import Project
 from compose.short import MAX_PORTS
@@ -22,37 +22,23 @@ from compose.units import parse_size
 from pyswarm.specs import (
     IMAGE_LABEL,
     STACK_LABEL,
-    Autoscale,
-    BlkioDevice,
     ConfigSpec,
     ContainerSpec,
-    CronSchedule,
     Dependency,
     DeviceMapping,
-    DeviceRequest,
     Driver,
     EndpointSpec,
     FileReference,
-    GenericResource,
-    Healthcheck,
-    Hook,
     IpamPool,
     Mount,
     NetworkAttachmentSpec,
     NetworkSpec,
-    Placement,
-    Platform,
     PortConfig,
-    ResourceRequirements,
-    Resources,
     RestartPolicy,
     SecretSpec,
     ServiceMode,
     ServiceSpec,
-    SpreadPreference,
     TaskSpec,
-    Ulimit,
-    UpdateConfig,
     VolumeSpec,
 )
 
@@ -222,22 +208,22 @@ class _Converter:
             )
         extra = service.pyswarm or model.Pyswarm()
         mode = self._mode(service, deploy, extra)
-        placement = _placement(service, deploy, extra)
+        placement = parts.placement(service, deploy, extra)
         return ServiceSpec(
             name=self._full(name),
             labels={**deploy.labels, **self._labels, IMAGE_LABEL: image},
             task=TaskSpec(
                 container=self._container(name, path, service, image),
-                resources=_resources(service, deploy),
+                resources=parts.resources(service, deploy),
                 restart=self._restart(name, path, service, deploy, mode, extra),
                 placement=placement,
                 networks=self._attachments(name, service),
-                log_driver=_log_driver(service.logging),
+                log_driver=parts.log_driver(service.logging),
                 runtime=service.runtime,
             ),
             mode=mode,
-            update=_update(deploy.update_config, extra),
-            rollback=_update(deploy.rollback_config, None),
+            update=parts.update(deploy.update_config, extra),
+            rollback=parts.update(deploy.rollback_config, None),
             endpoint=EndpointSpec(
                 mode=cast(Literal["vip", "dnsrr"], deploy.endpoint_mode or "vip"),  # the schema's enum
                 ports=self._ports(name, path, service, deploy),
@@ -255,8 +241,8 @@ class _Converter:
                 for target, dependency in sorted(service.depends_on.items())
                 if target in self._services
             ),
-            cron=_cron(extra.schedule),
-            autoscale=_autoscale(extra.autoscale),
+            cron=parts.cron(extra.schedule),
+            autoscale=parts.autoscale(extra.autoscale),
             volumes_per_slot=extra.volumes_per_slot,
             rebalance=extra.rebalance,
         )
@@ -303,13 +289,13 @@ class _Converter:
                 window=said.window or 0.0,
             )
         else:
-            policy = _compose_restart(service.restart, once, job)
+            policy = parts.compose_restart(service.restart, once, job)
         if extra.restart_max_delay is not None:
             policy = replace(policy, max_delay=extra.restart_max_delay)
         return policy
 
     def _container(self, name: str, path: str, service: model.Service, image: str) -> ContainerSpec:
-        no_new_privileges, security_opt = _security(service.security_opt)
+        no_new_privileges, security_opt = parts.security(service.security_opt)
         return ContainerSpec(
             image=image,
             pull_policy=service.pull_policy,
@@ -318,7 +304,7 @@ class _Converter:
             args=None if service.command is None else tuple(service.command),
             hostname=service.hostname,
             domainname=service.domainname,
-            env=_environment(service.environment),
+            env=parts.environment(service.environment),
             dir=service.working_dir,
             user=service.user,
             groups=tuple(service.group_add),
@@ -328,16 +314,16 @@ class _Converter:
             read_only=service.read_only,
             stop_signal=service.stop_signal,
             stop_grace_period=service.stop_grace_period,
-            healthcheck=_healthcheck(service.healthcheck),
+            healthcheck=parts.healthcheck(service.healthcheck),
             mounts=self._mounts(name, path, service),
             secrets=self._references("secret", service.secrets, self._project.secrets),
             configs=self._references("config", service.configs, self._project.configs),
-            hosts=tuple(_host(entry) for entry in service.extra_hosts),
+            hosts=tuple(parts.host(entry) for entry in service.extra_hosts),
             dns_nameservers=tuple(service.dns),
             dns_search=tuple(service.dns_search),
             dns_options=tuple(service.dns_opt),
-            cap_add=tuple(_capability(name) for name in service.cap_add),
-            cap_drop=tuple(_capability(name) for name in service.cap_drop),
+            cap_add=tuple(parts.capability(name) for name in service.cap_add),
+            cap_drop=tuple(parts.capability(name) for name in service.cap_drop),
             privileged=service.privileged,
             no_new_privileges=no_new_privileges,
             security_opt=security_opt,
@@ -350,8 +336,8 @@ class _Converter:
                 for device in service.devices
             ),
             device_cgroup_rules=tuple(service.device_cgroup_rules),
-            device_requests=_device_requests(service),
-            ulimits=tuple(_ulimit(name, value) for name, value in sorted(service.ulimits.items())),
+            device_requests=parts.device_requests(service),
+            ulimits=tuple(parts.ulimit(name, value) for name, value in sorted(service.ulimits.items())),
             sysctls=service.sysctls,
             shm_size=service.shm_size,
             pids_mode=self._namespace(name, path, "pid", service.pid or ""),
@@ -364,8 +350,8 @@ class _Converter:
             oom_score_adj=service.oom_score_adj,
             storage_opt={key: str(value) for key, value in service.storage_opt.items()},
             annotations=service.annotations,
-            post_start=tuple(_hook(hook) for hook in service.post_start),
-            pre_stop=tuple(_hook(hook) for hook in service.pre_stop),
+            post_start=tuple(parts.hook(hook) for hook in service.post_start),
+            pre_stop=tuple(parts.hook(hook) for hook in service.pre_stop),
             mac_address=service.mac_address,
             network_mode=self._network_mode(name, path, service),
         )
@@ -424,7 +410,7 @@ class _Converter:
                 continue
             said = said or model.ServiceNetwork()
             fixed = tuple(part for part in (said.ipv4_address, said.ipv6_address) if part)
-            if fixed and not _single(service):
+            if fixed and not parts.single(service):
                 self._report.warn(
                     f"address {fixed[0]} can be given to one task only: the others wait for it",
                     f"{child_path('services', name)}.networks.{key}",
@@ -465,8 +451,8 @@ class _Converter:
                 self._report.error(
                     "endpoint_mode dnsrr has no address to publish on: use mode: host", place, at
                 )
-            for published in _published(port.published):
-                ports.append(_port(port, published))
+            for published in parts.published(port.published):
+                ports.append(parts.port(port, published))
                 self._claim(name, ports[-1], place, at)
             if len(ports) > MAX_PORTS:
                 self._report.error(f"more than {MAX_PORTS} ports of one service", place, at)
@@ -764,246 +750,6 @@ class _Converter:
             additional_contexts=build.additional_contexts,
             secrets=secrets,
             ssh=tuple(build.ssh),
-            ulimits=tuple(_build_ulimit(key, value) for key, value in sorted(build.ulimits.items())),
+            ulimits=tuple(parts.build_ulimit(key, value) for key, value in sorted(build.ulimits.items())),
             platforms=tuple(build.platforms) or ((service.platform,) if service.platform else ()),
         )
-
-
-# --------------------------------------------------------------------------------------- plain parts
-
-
-def _single(service: model.Service) -> bool:
-    """Whether a service has at most one task at a time."""
-    deploy = service.deploy or model.Deploy()
-    count = deploy.replicas if deploy.replicas is not None else service.scale
-    return not deploy.mode.startswith("global") and (count is None or count <= 1)
-
-
-def _published(text: str) -> range:
-    """The ports that `published` stands for; 0 for one that the managers choose. Every port of a range
-    leads to the same container port, as `docker stack deploy` has it."""
-    first, _, last = text.partition("-")
-    return range(int(first or "0"), int(last or first or "0") + 1)
-
-
-def _port(port: model.Port, published: int) -> PortConfig:
-    return PortConfig(
-        target_port=port.target,
-        published_port=published,
-        protocol=cast(Literal["tcp", "udp", "sctp"], port.protocol),
-        publish_mode=cast(Literal["ingress", "host"], port.mode),
-        name=port.name,
-        host_ip="" if port.host_ip in ("0.0.0.0", "::") else port.host_ip,
-        app_protocol=port.app_protocol,
-    )
-
-
-def _compose_restart(restart: str, once: bool, job: bool) -> RestartPolicy:
-    """Compose's `restart` as a policy. Nothing said: any, and on-failure for what is to run once."""
-    name, _, attempts = restart.partition(":")
-    if name == "no":
-        return RestartPolicy(condition="none")
-    if name == "on-failure":
-        return RestartPolicy(condition="on-failure", max_attempts=int(attempts or "0"))
-    if job or (once and not name):
-        return RestartPolicy(condition="on-failure")
-    return RestartPolicy(condition="any")
-
-
-def _placement(service: model.Service, deploy: model.Deploy, extra: model.Pyswarm) -> Placement:
-    platforms: tuple[Platform, ...] = ()
-    if service.platform:
-        system, _, architecture = service.platform.partition("/")
-        platforms = (Platform(os=system, architecture=architecture),)
-    return Placement(
-        constraints=tuple(deploy.placement.constraints),
-        preferences=tuple(
-            SpreadPreference(spread_descriptor=preference.spread)
-            for preference in deploy.placement.preferences
-            if preference.spread
-        ),
-        max_replicas=deploy.placement.max_replicas_per_node,
-        platforms=platforms,
-        strategy=extra.placement_strategy,
-    )
-
-
-def _nano(cpus: float) -> int:
-    return round(cpus * 1_000_000_000)
-
-
-def _resources(service: model.Service, deploy: model.Deploy) -> ResourceRequirements:
-    limits, reservations = deploy.resources.limits, deploy.resources.reservations
-    memory = limits.memory or service.mem_limit
-    blkio = service.blkio_config or model.Blkio()
-    return ResourceRequirements(
-        limits=Resources(
-            nano_cpus=_nano(limits.cpus or service.cpus),
-            memory=memory,
-            pids=max(limits.pids or service.pids_limit, 0),
-        ),
-        reservations=Resources(
-            nano_cpus=_nano(reservations.cpus),
-            memory=reservations.memory,
-            generic=tuple(
-                GenericResource(
-                    kind=resource.discrete_resource_spec.kind, value=resource.discrete_resource_spec.value
-                )
-                for resource in reservations.generic_resources
-            ),
-        ),
-        swap=_swap(service.memswap_limit, memory),
-        swappiness=service.mem_swappiness,
-        cpu_shares=service.cpu_shares,
-        cpu_period=service.cpu_period,
-        cpu_quota=service.cpu_quota,
-        cpu_rt_period=service.cpu_rt_period,
-        cpu_rt_runtime=service.cpu_rt_runtime,
-        cpuset_cpus=service.cpuset,
-        blkio_weight=blkio.weight,
-        blkio_weight_device=tuple(
-            BlkioDevice(path=device.path, value=device.weight) for device in blkio.weight_device
-        ),
-        blkio_read_bps=_rates(blkio.device_read_bps),
-        blkio_write_bps=_rates(blkio.device_write_bps),
-        blkio_read_iops=_rates(blkio.device_read_iops),
-        blkio_write_iops=_rates(blkio.device_write_iops),
-        memory_low=service.mem_reservation,
-    )
-
-
-def _rates(limits: Sequence[model.BlkioLimit]) -> tuple[BlkioDevice, ...]:
-    return tuple(BlkioDevice(path=limit.path, value=limit.rate) for limit in limits)
-
-
-def _swap(total: int, memory: int) -> int | None:
-    """Swap on top of memory: `memswap_limit` is the sum of both."""
-    if total == 0:
-        return None
-    return -1 if total < 0 else max(total - memory, 0)
-
-
-def _update(said: model.UpdateConfig | None, extra: model.Pyswarm | None) -> UpdateConfig | None:
-    deadline = extra.progress_deadline if extra is not None else None
-    if said is None:
-        return None if deadline is None else UpdateConfig(progress_deadline=deadline)
-    return UpdateConfig(
-        parallelism=1 if said.parallelism is None else said.parallelism,
-        delay=said.delay or 0.0,
-        failure_action=cast(Literal["pause", "continue", "rollback"], said.failure_action or "pause"),
-        monitor=said.monitor,
-        max_failure_ratio=said.max_failure_ratio,
-        order=cast(Literal["stop-first", "start-first"], said.order or "stop-first"),
-        progress_deadline=deadline,
-    )
-
-
-def _log_driver(said: model.Logging | None) -> Driver | None:
-    if said is None or not (said.driver or said.options):
-        return None
-    return Driver(name=said.driver, options=said.options)
-
-
-def _cron(said: model.Schedule | None) -> CronSchedule | None:
-    if said is None:
-        return None
-    return CronSchedule(
-        schedule=said.schedule or said.cron,
-        time_zone=said.time_zone,
-        concurrency=cast(Literal["allow", "forbid", "replace"], said.concurrency),
-        history=said.history,
-        starting_deadline=said.starting_deadline,
-    )
-
-
-def _autoscale(said: model.AutoscaleRule | None) -> Autoscale | None:
-    if said is None:
-        return None
-    return Autoscale(
-        min=said.min,
-        max=said.max,
-        cpu=said.cpu,
-        memory=said.memory,
-        metric=said.metric,
-        target=said.target,
-        cooldown=said.cooldown,
-    )
-
-
-def _environment(environment: Mapping[str, str | None]) -> tuple[str, ...]:
-    return tuple(sorted(name if value is None else f"{name}={value}" for name, value in environment.items()))
-
-
-def _healthcheck(said: model.Healthcheck | None) -> Healthcheck | None:
-    if said is None:
-        return None
-    if said.disable:
-        return Healthcheck(test=("NONE",))
-    return Healthcheck(
-        test=tuple(said.test or ()),
-        interval=said.interval,
-        timeout=said.timeout,
-        retries=said.retries,
-        start_period=said.start_period,
-        start_interval=said.start_interval,
-    )
-
-
-def _host(entry: str) -> str:
-    name, _, address = entry.partition("=")
-    return f"{address} {name}"
-
-
-def _capability(name: str) -> str:
-    upper = name.upper()
-    return upper if upper in ("ALL", "CAP_ALL") or upper.startswith("CAP_") else f"CAP_{upper}"
-
-
-def _security(options: Sequence[str]) -> tuple[bool, tuple[str, ...]]:
-    """Whether no-new-privileges is asked for, and the other options."""
-    flag = False
-    rest: list[str] = []
-    for option in options:
-        key, _, value = option.replace("=", ":", 1).partition(":")
-        if key == "no-new-privileges":
-            flag = value.lower() not in ("false", "0")
-        else:
-            rest.append(option)
-    return flag, tuple(rest)
-
-
-def _device_requests(service: model.Service) -> tuple[DeviceRequest, ...]:
-    deploy = service.deploy
-    said = [*service.gpus, *(deploy.resources.reservations.devices if deploy is not None else [])]
-    gpus = len(service.gpus)
-    return tuple(
-        DeviceRequest(
-            driver=request.driver,
-            count=request.count,
-            device_ids=tuple(request.device_ids),
-            capabilities=tuple(request.capabilities) or (("gpu",) if index < gpus else ()),
-            options=request.options,
-        )
-        for index, request in enumerate(said)
-    )
-
-
-def _ulimit(name: str, value: int | model.Ulimit) -> Ulimit:
-    if isinstance(value, int):
-        return Ulimit(name=name, soft=value, hard=value)
-    return Ulimit(name=name, soft=value.soft, hard=value.hard)
-
-
-def _build_ulimit(name: str, value: int | model.Ulimit) -> str:
-    limit = _ulimit(name, value)
-    return f"{limit.name}={limit.soft}:{limit.hard}"
-
-
-def _hook(hook: model.Hook) -> Hook:
-    return Hook(
-        command=tuple(hook.command or ()),
-        user=hook.user,
-        privileged=hook.privileged,
-        working_dir=hook.working_dir,
-        env=_environment(hook.environment),
-    )

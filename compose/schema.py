@@ -47,7 +47,7 @@ from compose.short import (
     read_test,
     read_volume,
 )
-from compose.tree import Node, mapping, plain
+from compose.tree import Node, mapping
 
 NAME = r"[a-zA-Z0-9._-]+"
 _NAME_WHAT = "a name (letters, digits, dots, dashes, underscores)"
@@ -871,9 +871,3 @@ def canonical(root: Node, report: Report) -> Node:
         report.warn('"version" is obsolete and ignored: remove it', "version", root.key_position("version"))
         done = done.replaced({key: child for key, child in done.value.items() if key != "version"})
     return done
-
-
-def as_plain(node: Node) -> dict[str, object]:
-    """A mapping's plain value."""
-    value = plain(node)
-    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]

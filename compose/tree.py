@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from compose.errors import NOWHERE, Position
 
 Scalar = str | int | float | bool | None
-Value = "Scalar | dict[str, Node] | list[Node]"
 
 
 class Node:
@@ -109,19 +107,3 @@ def child_path(path: str, key: str) -> str:
     if "." in key or " " in key or not key:
         key = f'"{key}"'
     return f"{path}.{key}" if path else key
-
-
-def map_scalars(node: Node, path: str, change: Callable[[Node, str], Node]) -> Node:
-    """A copy of the tree in which `change` was applied to every scalar; unchanged parts are shared."""
-    value = node.value
-    if isinstance(value, dict):
-        new = {key: map_scalars(child, child_path(path, key), change) for key, child in value.items()}
-        if all(new[key] is value[key] for key in value):
-            return node
-        return node.replaced(new)
-    if isinstance(value, list):
-        items = [map_scalars(child, f"{path}[{index}]", change) for index, child in enumerate(value)]
-        if all(mine is old for mine, old in zip(items, value, strict=True)):
-            return node
-        return node.replaced(items)
-    return change(node, path)
