@@ -58,7 +58,7 @@ def _first_node(config: NodeConfig, spec: NodeSpec, now: float) -> Node:
         role="manager",
         status=NodeStatus(addr=config.advertise_addr, since=now),
         manager_status=ManagerStatus(
-            addr=f"{config.advertise_addr}:{config.ports.join}", leader=True, reachability="reachable"
+            addr=config.join_address, api=config.api_address, leader=True, reachability="reachable"
         ),
         data_path_addr=config.data_path_addr,
         meta=Meta(created_at=now, updated_at=now),

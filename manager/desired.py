@@ -567,7 +567,9 @@ def check_quorum_without(view: View, leaving: Node) -> None:
     staying = [node for node in managers if node.id != leaving.id]
     if not staying:
         raise Conflict(f"node {name} is the last manager of the cluster: promote another one first")
-    well = [n for n in staying if n.manager_status is not None and n.manager_status.reachability == "reachable"]
+    well = [
+        n for n in staying if n.manager_status is not None and n.manager_status.reachability == "reachable"
+    ]
     if 2 * len(well) <= len(staying):
         lost = ", ".join(sorted(query.display_name(n) for n in staying if n not in well))
         raise Conflict(

@@ -38,6 +38,7 @@ from pyswarm.errors import NotFound, PermissionDenied, Unavailable
 from pyswarm.objects import (
     Assignments,
     ContainerStats,
+    ManagerStatus,
     Node,
     NodeState,
     NodeStatus,
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 
 SHORTEST_LOOK, LONGEST_LOOK = 0.05, 1.0
 """Seconds between two looks at the heartbeats: until the next one could be overdue, within these bounds."""
-OVERSLEPT = 0.25
+OVERSLEPT = 0.1
 """Seconds that a look may come late before the delay counts as this process's own."""
 NEW_LEADER_GRACE = 2.0
 """How many times the usual grace a node has to report to a manager that has just taken the lead."""
@@ -209,7 +210,8 @@ class Dispatcher:
             pause = self._until_overdue(looked)
             await asyncio.sleep(pause)
             now = self._clock.monotonic()
-            self._forgive(max(0.0, now - looked - pause - OVERSLEPT))
+            late = now - looked - pause
+            self._forgive(late if late > OVERSLEPT else 0.0)
             await self._declare(self._silent(now))
 
     def _until_overdue(self, now: float) -> float:
@@ -300,13 +302,24 @@ class Dispatcher:
         for changed in changes:
             self._tracker.changed(changed)
         self._deliver()
+        managers = False
         for changed in changes:
             if isinstance(changed.obj, Node):
                 self._node_changed(changed)
+                managers |= _api(changed.before) != _api(changed.after)
             elif isinstance(changed.before, Task) and (
                 not isinstance(changed.after, Task) or changed.after.status.state > TaskState.RUNNING
             ):
                 self.stats.pop(changed.before.id, None)
+        if managers:
+            self._tell_managers()
+
+    def _tell_managers(self) -> None:
+        """Every agent keeps the list of managers, for the day when its own is gone."""
+        for session in self._sessions.values():
+            node = self._controller.state.view.get(Node, session.node_id)
+            if node is not None:
+                session.messages.put_nowait(self._session_message(session, node))
 
     def _node_changed(self, changed: Changed) -> None:
         session = self._sessions.get(changed.obj.id)
@@ -314,7 +327,7 @@ class Dispatcher:
             return
         if not isinstance(changed.after, Node):
             self._sessions.pop(changed.obj.id).end()
-        elif isinstance(changed.before, Node) and changed.before.spec != changed.after.spec:
+        elif isinstance(changed.before, Node) and _tells(changed.before, changed.after):
             session.messages.put_nowait(self._session_message(session, changed.after))
 
     def _deliver(self) -> None:
@@ -350,12 +363,14 @@ class Dispatcher:
 
     async def listen(self, request: ListenRequest, peer: Peer) -> AsyncIterator[Demand]:
         self._session(request.session_id, peer)
-        async for demand in self._broker.listen(peer.node_id):
-            yield demand
+        async with contextlib.aclosing(self._broker.listen(peer.node_id)) as demands:
+            async for demand in demands:
+                yield demand
 
     async def answer(self, messages: AsyncIterator[AnswerMessage], peer: Peer) -> AsyncIterator[AnswerInput]:
-        async for message in self._broker.answer(peer.node_id, messages):
-            yield message
+        async with contextlib.aclosing(self._broker.answer(peer.node_id, messages)) as inputs:
+            async for message in inputs:
+                yield message
 
     async def fetch_image(self, request: FetchImageRequest, peer: Peer) -> AsyncIterator[ImagePiece]:
         """A copy of an image that a task of the node needs, from a node that has it."""
@@ -377,10 +392,29 @@ def _register(tx: Transaction, request: SessionRequest, peer: Peer) -> Node:
         description=request.description,
         status=NodeStatus(state=NodeState.READY, addr=request.addr, since=since),
         data_path_addr=request.data_path_addr,
+        manager_status=_manager_status(node, request),
     )
     if changed != node:
         tx.put(changed)
     return changed
+
+
+def _manager_status(node: Node, request: SessionRequest) -> ManagerStatus | None:
+    """With the addresses that a manager's agent tells."""
+    if node.spec.role != "manager" or not request.api_addr:
+        return node.manager_status
+    return replace(node.manager_status or ManagerStatus(), addr=request.join_addr, api=request.api_addr)
+
+
+def _tells(before: Node, after: Node) -> bool:
+    """Whether a change is one that the node's agent is told of."""
+    former, now = before.manager_status, after.manager_status
+    return before.spec != after.spec or (former is None) != (now is None)
+
+
+def _api(obj: object) -> str:
+    """A manager's API address; "" for other nodes and none."""
+    return obj.manager_status.api if isinstance(obj, Node) and obj.manager_status is not None else ""
 
 
 def _mark_down(tx: Transaction, node_id: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,15 +19,18 @@ from manager.control import Control, Facts
 from manager.controller import Controller, Transaction
 from manager.desired import Builder
 from manager.dispatcher import Dispatcher
+from manager.garbage import Garbage
 from manager.logbroker import LogBroker
+from manager.membership import Membership
 from manager.orchestrator import Meter, reconcilers
+from manager.raft import tend
 from manager.scheduler.scheduler import Scheduler
 from manager.sealer import Sealer
 from manager.state import Reconciler, State, View
 from manager.store import Change, Deposed, Fence, Leadership, Listing, Put, StaleWrite, Store
 from manager.switch import Switch
 from pyswarm.clock import Clock, IdSource
-from pyswarm.objects import Kind, Object, kind_of
+from pyswarm.objects import Kind, ManagerStatus, Node, Object, kind_of
 from pyswarm.spans import timed
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,8 @@ class Parts:
     control: Switch
     dispatcher: Switch
     ca: Switch
+    membership: Membership | None = None
+    """The managers' Raft group, where there is one."""
 
 
 class ControllerStore:
@@ -90,21 +95,26 @@ async def lead(parts: Parts, leadership: Leadership) -> None:
     controller = Controller(store, State(parts.ids), rooms, parts.clock, leadership.fence)
     broker = LogBroker(parts.ids)
     tracker = timed(Tracker(), {"collect": "assignments", "changed": "assignments"})
+    facts = _facts_of_leader(parts.facts, controller)
     dispatcher = Dispatcher(
-        controller, tracker, broker, parts.clock, parts.ids, parts.facts.managers, parts.sealer.open
+        controller, tracker, broker, parts.clock, parts.ids, facts.managers, parts.sealer.open
     )
     meter.stats = dispatcher.stats
     check = partial(check_network, exclude=parts.excluded_subnets)
     builder = Builder(check, parts.sealer.seal, parts.sealer.open)
-    control = Control(controller, dispatcher, broker, builder, parts.clock, parts.facts)
+    control = Control(controller, dispatcher, broker, builder, parts.clock, facts)
     authority = Authority(parts.sealer, parts.clock)
-    ca = CAService(ControllerStore(controller), authority, parts.clock, parts.facts.managers)
+    ca = CAService(ControllerStore(controller), authority, parts.clock, facts.managers)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(controller.run())
             await controller.loaded.wait()
+            garbage = Garbage()
+            garbage.start()
+            controller.observe(garbage.observe)
             await controller.submit(lambda tx: _announce(tx, parts.facts.node_id))
             group.create_task(dispatcher.watch_heartbeats())
+            group.create_task(_tend(parts, controller))
             parts.dispatcher.leader_is_self(dispatcher)
             parts.control.leader_is_self(control)
             parts.ca.leader_is_self(ca)
@@ -126,6 +136,59 @@ def _span(room: Reconciler) -> str:
         if isinstance(room, Allocator)
         else "orchestration"
     )
+
+
+def _facts_of_leader(facts: Facts, controller: Controller) -> Facts:
+    """With the addresses of all managers, the leader's own before the others."""
+    own = facts.managers()[0], facts.join_addresses()[0]
+
+    def addresses(choose: Callable[[ManagerStatus], str], first: str) -> Sequence[str]:
+        found = sorted(
+            (status.reachability == "unreachable", node.id, choose(status))
+            for node in controller.state.view.nodes()
+            if (status := node.manager_status) is not None and node.spec.role == "manager"
+        )
+        return tuple(dict.fromkeys((first, *(address for _, _, address in found if address))))
+
+    return replace(
+        facts,
+        managers=lambda: addresses(lambda status: status.api, own[0]),
+        join_addresses=lambda: addresses(lambda status: status.addr, own[1]),
+    )
+
+
+async def _tend(parts: Parts, controller: Controller) -> None:
+    """Keep Raft's members those that the nodes' records ask for, and the records true."""
+    if parts.membership is None:
+        return
+
+    async def nodes() -> Sequence[Node]:
+        return await controller.read(lambda view: list(view.nodes()))
+
+    async def write(changed: Sequence[Node]) -> None:
+        await controller.submit(lambda tx: _note_members(tx, changed))
+
+    await tend(parts.membership, nodes, write)
+
+
+def _note_members(tx: Transaction, changed: Sequence[Node]) -> None:
+    """Write what is known of the managers' health; who is a member no more loses the right to be one."""
+    for seen in changed:
+        node = tx.view.get(Node, seen.id)
+        if node is None or node.spec.role != seen.spec.role:
+            continue
+        if node.manager_status is not None and seen.manager_status is None and tx.view.cluster is not None:
+            tx.put(Authority.revoke(tx.view.cluster, node, tx.now))
+        tx.put(
+            replace(node, manager_status=_merged(node.manager_status, seen.manager_status), role=seen.role)
+        )
+
+
+def _merged(now: ManagerStatus | None, seen: ManagerStatus | None) -> ManagerStatus | None:
+    """The health that was seen, with the rest as it is now."""
+    if now is None or seen is None:
+        return seen
+    return replace(now, raft_id=seen.raft_id, reachability=seen.reachability)
 
 
 def _announce(tx: Transaction, node_id: str) -> None:

@@ -13,18 +13,23 @@ import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 
-from manager import bootstrap
+from manager import bootstrap, raft
 from manager.bootstrap import SEAL_KEY
 from manager.ca import Authority
 from manager.control import Facts
 from manager.etcd_process import EtcdConfig, EtcdProcess, find_etcd
 from manager.gate import Gate
 from manager.leadership import Parts, lead
+from manager.membership import Membership
+from manager.raft import RaftService
 from manager.sealer import Sealer
 from manager.store import Put, StaleWrite
 from manager.store.etcd import EtcdStore
@@ -33,26 +38,41 @@ from manager.switch import Switch
 from pyswarm import __version__, nodeconfig, supervisor, telemetry, tmpfs
 from pyswarm.api import RotateRequest
 from pyswarm.clock import RandomIds, SystemClock
-from pyswarm.errors import Fatal
+from pyswarm.errors import Fatal, PermissionDenied, Unavailable
 from pyswarm.nodeconfig import SOCKET_GROUP, NodeConfig
 from pyswarm.objects import Cluster
-from pyswarm.rpc import SERVER_OPTIONS, TLS, Stub, add_service, channel, identify_local, identify_tls
+from pyswarm.rpc import (
+    SERVER_OPTIONS,
+    TLS,
+    Peer,
+    Stub,
+    add_service,
+    channel,
+    identify_local,
+    identify_tls,
+)
 from pyswarm.spans import write_on_signal
 
 log = logging.getLogger(__name__)
 
-CERTIFICATE_CHECK = 60.0
+CERTIFICATE_CHECK = 5.0
+"""Seconds between two looks at this node's certificate, and at the list of those that were revoked."""
+ASK_TIMEOUT = 10.0
+FOR_EVER = 1e9
 
 
 class Manager:
     """One manager's process."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, etcd: EtcdProcess | None = None) -> None:
+        """`etcd` runs already where this manager has just joined the others."""
         self._config = config
         self._clock = SystemClock()
         self._sealer = Sealer.load(config.state / SEAL_KEY)
-        self._etcd = EtcdProcess(self._etcd_config(), self._tls())
-        self._store = EtcdStore.connect([self._etcd.config.local_endpoint], self._tls())
+        self._etcd = etcd or EtcdProcess(etcd_config(config), etcd_tls(config))
+        self._store = EtcdStore.connect([self._etcd.config.local_endpoint], etcd_tls(config))
+        self._membership = Membership(self._store.client)
+        self._revoked: frozenset[str] = frozenset()
         self._control = Switch("Control", self._connect, self._facts())
         self._dispatcher = Switch("Dispatcher", None)
         self._ca = Switch("CA", self._connect)
@@ -61,29 +81,15 @@ class Manager:
     @property
     def _address(self) -> str:
         """host:port of this manager's API: also its name in elections."""
-        return f"{self._config.advertise_addr}:{self._config.ports.api}"
+        return self._config.api_address
 
     @property
     def _alone(self) -> Path:
         """There when this manager is to be the only one from now on (`init --force-new-cluster`)."""
         return self._config.state / nodeconfig.FORCE_NEW_CLUSTER
 
-    def _etcd_config(self) -> EtcdConfig:
-        config = self._config
-        return EtcdConfig(
-            name=config.node_id,
-            directory=config.state / "etcd",
-            address=config.advertise_addr,
-            client_port=config.ports.etcd_client,
-            peer_port=config.ports.etcd_peer,
-        )
-
-    def _tls(self) -> Tls:
-        return Tls(self._config.cert("ca.pem"), self._config.cert("node.pem"), self._config.cert("node.key"))
-
     def _connect(self, address: str) -> Stub:
-        tls = TLS(self._config.cert("ca.pem"), self._config.cert("node.pem"), self._config.cert("node.key"))
-        return Stub(channel(f"ipv4:{address}", tls=tls), forwards=True)
+        return Stub(channel(f"ipv4:{address}", tls=api_tls(self._config)), forwards=True)
 
     # ------------------------------------------------------------------------------ running
 
@@ -94,7 +100,8 @@ class Manager:
             loop.add_signal_handler(number, stop.set)
         _, version = await find_etcd()
         self._raft_version = "etcd " + ".".join(map(str, version))
-        await self._etcd.start(force_new_cluster=self._alone.exists())
+        if self._etcd.pid is None:
+            await self._etcd.start(force_new_cluster=self._alone.exists())
         try:
             async with asyncio.TaskGroup() as group:
                 work = group.create_task(self._serve())
@@ -109,7 +116,7 @@ class Manager:
             await self._etcd.stop()
 
     async def _serve(self) -> None:
-        await self._etcd.wait_ready()
+        await self._wait_ready()
         self._alone.unlink(missing_ok=True)
         await self._write_first_records()
         inner = self._config.run / "manager"
@@ -123,12 +130,32 @@ class Manager:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._lead_for_ever())
                 group.create_task(self._follow_leader())
+                group.create_task(self._follow_cluster())
+                group.create_task(self._follow_certificate())
+                group.create_task(self._membership.follow(self._etcd.config.local_endpoint))
+                group.create_task(self._become_voter())
                 if self._config.service_manager == "supervisor":
                     group.create_task(supervisor.keep(self._config.state, self._config.run))
         finally:
             await gate.stop()
             for server in servers:
                 await server.stop(0.2)
+
+    async def _wait_ready(self) -> None:
+        """Until the managers have a quorum. One of several serves without too, and says what is the matter."""
+        try:
+            await self._etcd.wait_ready()
+        except Unavailable as error:
+            if not others(self._config) or self._alone.exists():
+                raise
+            log.warning("%s", error)
+
+    async def _become_voter(self) -> None:
+        """For a manager that was killed while it joined, or whose promotion had to wait."""
+        if others(self._config):
+            await raft.ensure_voter(
+                self._etcd.config, etcd_tls(self._config), ask(self._config), timeout=FOR_EVER
+            )
 
     async def _write_first_records(self) -> None:
         objects = bootstrap.first_records(self._config.state)
@@ -145,16 +172,24 @@ class Manager:
         api = grpc.aio.server(options=SERVER_OPTIONS)
         self._listen(api, self._config.ports.api, mutual=True)
         for name, switch in (("Control", self._control), ("Dispatcher", self._dispatcher), ("CA", self._ca)):
-            add_service(api, name, switch, identify_tls)
+            add_service(api, name, switch, self._identify)
+        add_service(api, "Raft", RaftService(self._membership, self._store, self._sealer), self._identify)
         join = grpc.aio.server(options=SERVER_OPTIONS)
         self._listen(join, self._config.ports.join, mutual=False)
         add_service(join, "CA", self._ca, identify_tls)
         return [local, api, join]
 
+    def _identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+        """Who calls; a manager that was demoted is a node like others, whatever its certificate still says."""
+        peer = identify_tls(context)
+        if not peer.serial or peer.serial not in self._revoked:
+            return peer
+        if peer.forwarded:
+            raise PermissionDenied("the caller's certificate was revoked: its node is not a manager any more")
+        return replace(peer, role="worker") if peer.role == "manager" else peer
+
     def _listen(self, server: grpc.aio.Server, port: int, *, mutual: bool) -> None:
-        pair = [(self._config.cert("node.key"), self._config.cert("node.pem"))]
-        root = self._config.cert("ca.pem")
-        credentials = grpc.ssl_server_credentials(pair, root if mutual else None, require_client_auth=mutual)
+        credentials = served_certificate(self._config, mutual=mutual)
         for address in dict.fromkeys((self._config.listen_addr, *self._loopback())):
             try:
                 server.add_secure_port(f"{address}:{port}", credentials)
@@ -180,6 +215,33 @@ class Manager:
             for switch in (self._control, self._dispatcher, self._ca):
                 switch.leader_is(leader if leader != self._address else None)
 
+    async def _follow_cluster(self) -> None:
+        """Refuse revoked certificates, here and in etcd."""
+        while True:
+            try:
+                clusters = (await self._store.list("cluster")).objects
+                revoked = frozenset(
+                    r.serial for c in clusters if isinstance(c, Cluster) for r in c.root_ca.revoked
+                )
+                if clusters and revoked != self._revoked:
+                    self._revoked = revoked
+                    self._etcd.set_revoked(revoked, self._clock.now())
+            except Unavailable as error:
+                log.debug("the list of revoked certificates is not known: %s", error)
+            await asyncio.sleep(CERTIFICATE_CHECK)
+
+    async def _follow_certificate(self) -> None:
+        """Hand etcd, and the connection to it, the certificate that the agent renews."""
+        used = etcd_tls(self._config)
+        while True:
+            await asyncio.sleep(CERTIFICATE_CHECK)
+            found = etcd_tls(self._config)
+            if found != used:
+                log.info("this node's certificate was renewed")
+                used = found
+                self._etcd.update_tls(found)
+                await self._store.client.configure(tls=found)
+
     def _parts(self) -> Parts:
         return Parts(
             store=self._store,
@@ -191,6 +253,7 @@ class Manager:
             control=self._control,
             dispatcher=self._dispatcher,
             ca=self._ca,
+            membership=self._membership,
         )
 
     def _facts(self) -> Facts:
@@ -201,13 +264,95 @@ class Manager:
             version=__version__,
             raft_version=lambda: self._raft_version,
             managers=lambda: (self._address,),
-            join_addresses=lambda: (f"{config.advertise_addr}:{config.ports.join}",),
+            join_addresses=lambda: (config.join_address,),
             state_dir=config.state_dir,
             run_dir=config.run_dir,
             tokens=Authority.tokens,
             rotate=_rotate,
             sign_client=Authority(self._sealer, self._clock).sign_client,
         )
+
+
+def etcd_config(config: NodeConfig) -> EtcdConfig:
+    """The Raft member of a manager."""
+    return EtcdConfig(
+        name=config.node_id,
+        directory=config.state / "etcd",
+        address=config.advertise_addr,
+        client_port=config.ports.etcd_client,
+        peer_port=config.ports.etcd_peer,
+    )
+
+
+def etcd_tls(config: NodeConfig) -> Tls:
+    return Tls(config.cert("ca.pem"), config.cert("node.pem"), config.cert("node.key"))
+
+
+def api_tls(config: NodeConfig) -> TLS:
+    return TLS(config.cert("ca.pem"), config.cert("node.pem"), config.cert("node.key"))
+
+
+def served_certificate(config: NodeConfig, *, mutual: bool) -> grpc.ServerCredentials:
+    """TLS for a listener, which asks for the caller's certificate if `mutual`. The node's own is read anew when it
+    was renewed."""
+    root = config.cert("ca.pem") if mutual else None
+    served = b""
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal served
+        try:
+            key, cert = config.cert("node.key"), config.cert("node.pem")
+        except Fatal as error:
+            log.error("%s", error)
+            return None
+        if cert == served:
+            return None
+        served = cert
+        return grpc.ssl_server_certificate_configuration([(key, cert)], root)
+
+    first = fetch()
+    if first is None:
+        raise Fatal(f"cannot read the node's identity in {config.certs}")
+    renewed = cast("Callable[[], grpc.ServerCertificateConfiguration]", fetch)  # None is allowed: no change
+    return grpc.dynamic_ssl_server_credentials(first, renewed, require_client_authentication=mutual)
+
+
+def others(config: NodeConfig) -> list[str]:
+    """The API addresses of the other managers, as last heard."""
+    return [address for address in config.managers if address != config.api_address]
+
+
+def ask(config: NodeConfig) -> raft.Ask:
+    """Calls any other manager that answers."""
+
+    async def call(method: str, request: object) -> Any:
+        reason = Unavailable("no other manager is known")
+        for address in others(config):
+            stub = Stub(channel(f"ipv4:{address}", tls=api_tls(config)), ASK_TIMEOUT)
+            try:
+                return await stub.unary(method, request)
+            except Unavailable as error:
+                reason = error
+            finally:
+                await stub.close()
+        raise reason
+
+    return call
+
+
+async def joined(config: NodeConfig) -> EtcdProcess | None:
+    """The etcd of a manager that has just joined the others; None where it belongs to them already, or starts a
+    cluster."""
+    member = etcd_config(config)
+    if raft.begun(member) or bootstrap.first_records(config.state) or not others(config):
+        return None
+    (config.state / SEAL_KEY).parent.mkdir(mode=0o700, exist_ok=True)
+    return await raft.join(member, etcd_tls(config), ask(config), config.state / SEAL_KEY)
+
+
+async def manage(config: NodeConfig) -> None:
+    """Join where that is to be done, then work until SIGTERM."""
+    await Manager(config, await joined(config)).run()
 
 
 def _rotate(cluster: Cluster, request: RotateRequest) -> Cluster:
@@ -238,8 +383,10 @@ def _run(config: NodeConfig) -> None:
     tmpfs.ensure(config.run)
     if supervisor.hold(config.run / "manager.lock") is None:
         raise Fatal(f"another manager runs on {config.state}")
+    if config.role != "manager":
+        raise Fatal("this node is not a manager (any more): `pyswarm node promote` makes it one")
     write_on_signal("manager")
-    asyncio.run(Manager(config).run())
+    asyncio.run(manage(config))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ _PATIENCE = 4.0
 """Seconds that one request waits for the group to be ready for a change; the asking side repeats it."""
 _RETRY = 0.3
 _JOIN_TIME = 180.0
-TEND_PERIOD = 5.0
+TEND_PERIOD = 2.0
 
 
 class RaftService:
@@ -201,15 +201,22 @@ def with_health(nodes: Sequence[Node], members: Sequence[MemberState]) -> list[N
         member = by_name.get(node.id)
         if node.manager_status is None and (member is None or member.learner):
             continue
-        if member is None or node.spec.role != "manager":
-            status = None if node.spec.role != "manager" else node.manager_status
+        if node.spec.role != "manager":
+            status = None
+        elif member is None or member.learner:
+            status = _gone(node.manager_status)
         else:
             old = node.manager_status if node.manager_status is not None else ManagerStatus()
             reach = "reachable" if member.reachable else "unreachable"
             status = replace(old, raft_id=member.id, reachability=reach)
         if status != node.manager_status:
-            changed.append(replace(node, manager_status=status))
+            changed.append(replace(node, manager_status=status, role=node.spec.role))
     return changed
+
+
+def _gone(status: ManagerStatus | None) -> ManagerStatus | None:
+    """Of a manager that is a member no more (or not yet: then nothing is known of it)."""
+    return replace(status, reachability="unreachable") if status is not None and status.raft_id else status
 
 
 async def tend(

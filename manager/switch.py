@@ -29,6 +29,17 @@ NO_LEADER = (
     "if they are lost for good, run `pyswarm init --force-new-cluster` on one that is left"
 )
 LEAD_LOST = "this manager does not lead any more: ask again"
+LEADER_GONE = (
+    "the leading manager was lost before it answered, so it is not known whether it did what was asked: look, and "
+    "ask again"
+)
+FORWARD_TIMEOUT = 300.0
+READS = frozenset({"Info", "List", "Get", "Stats", "GetRootCA"})
+"""Methods that change nothing: asked again of the next leader when one is lost."""
+
+
+class _Moved(Unavailable):
+    """Another manager than the one that was asked leads now."""
 
 
 class Switch:
@@ -43,6 +54,11 @@ class Switch:
         self._facts = facts
         self._handler: object | None = None
         self._streams: set[asyncio.Task[None]] = set()
+        self._handed: set[asyncio.Task[None]] = set()
+        """Streams that another manager's are copied into."""
+        self._moved = asyncio.Event()
+        """Set when the leader that calls were handed to leads no more."""
+        self._closing: set[asyncio.Task[None]] = set()
         self._stub: Stub | None = None
         self._address: str | None = None
         self._known = asyncio.Event()
@@ -66,9 +82,21 @@ class Switch:
     def leader_is(self, address: str | None) -> None:
         """Another manager has won the election (host:port of its API); None: no other, or none is known."""
         if address != self._address:
+            self._let_go()
             self._address = address
             self._stub = self._connect(address) if address is not None and self._connect is not None else None
         self._settle()
+
+    def _let_go(self) -> None:
+        """End what was handed to the former leader: it may be a machine that does not answer any more."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+        for stream in self._handed:
+            stream.cancel()
+        if self._stub is not None:
+            closing = asyncio.ensure_future(self._stub.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def _settle(self) -> None:
         if self._handler is None and self._address is None:
@@ -96,34 +124,60 @@ class Switch:
 
     def _unary(self, method: Method) -> Callable[..., Any]:
         async def call(request: Any, peer: Peer) -> Any:
-            handler = await self._target(method, peer)
-            if handler is not None:
-                return await getattr(handler, snake(method.name))(request, peer)
-            assert self._stub is not None
-            answer = await self._stub.unary(_name(method), self._here(request), timeout=300)
-            return self._signed(answer)
+            while True:
+                handler = await self._target(method, peer)
+                if handler is not None:
+                    return await getattr(handler, snake(method.name))(request, peer)
+                try:
+                    return self._signed(await self._hand_on(method, self._here(request), peer))
+                except _Moved:
+                    if method.name not in READS:
+                        raise
 
         return call
+
+    async def _hand_on(self, method: Method, request: object, peer: Peer) -> Any:
+        """The leader's answer. Raises _Moved when it leads no more before it has answered."""
+        assert self._stub is not None
+        origin = peer if method.service == "CA" else None
+        moved = asyncio.ensure_future(self._moved.wait())
+        answer = asyncio.ensure_future(
+            self._stub.unary(_name(method), request, timeout=FORWARD_TIMEOUT, origin=origin)
+        )
+        try:
+            await asyncio.wait({answer, moved}, return_when=asyncio.FIRST_COMPLETED)
+            if moved.done() or answer.cancelled():
+                raise _Moved(LEADER_GONE)
+            return answer.result()
+        finally:
+            for future in (answer, moved):
+                future.cancel()
+            await asyncio.gather(answer, moved, return_exceptions=True)
 
     def _streaming(self, method: Method) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, peer: Peer) -> AsyncGenerator[Any, None]:
             handler = await self._target(method, peer)
             if handler is not None:
-                stream = self._while_leading(getattr(handler, snake(method.name))(request, peer))
+                stream = self._until_cut(getattr(handler, snake(method.name))(request, peer), self._streams)
             elif method.client_stream:
                 assert self._stub is not None
-                stream = self._stub.duplex(_name(method), self._all_here(request))
+                theirs = self._stub.duplex(_name(method), self._all_here(request))
+                stream = self._until_cut(cast("AsyncGenerator[Any, None]", theirs), self._handed)
             else:
                 assert self._stub is not None
-                stream = self._stub.stream(_name(method), request)
-            async with contextlib.aclosing(cast("AsyncGenerator[Any, None]", stream)) as messages:
+                theirs = self._stub.stream(_name(method), request)
+                stream = self._until_cut(cast("AsyncGenerator[Any, None]", theirs), self._handed)
+            async with contextlib.aclosing(stream) as messages:
                 async for message in messages:
                     yield message
 
         return call
 
-    async def _while_leading(self, stream: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-        """The handler's messages; Unavailable as soon as the lead is lost."""
+    async def _until_cut(
+        self, stream: AsyncGenerator[Any, None], streams: set[asyncio.Task[None]]
+    ) -> AsyncGenerator[Any, None]:
+        """The messages of a handler or of another manager; Unavailable as soon as that leads no more and the task
+        in `streams` is cancelled."""
         held: deque[Any] = deque()
         news, room = asyncio.Event(), asyncio.Event()
 
@@ -138,7 +192,7 @@ class Switch:
 
         work = asyncio.ensure_future(pump())
         work.add_done_callback(lambda _: news.set())
-        self._streams.add(work)
+        streams.add(work)
         try:
             while held or not work.done():
                 if not held:
@@ -151,7 +205,7 @@ class Switch:
                 raise Unavailable(LEAD_LOST)
             work.result()
         finally:
-            self._streams.discard(work)
+            streams.discard(work)
             work.cancel()
             await asyncio.wait({work})
 
@@ -191,9 +245,9 @@ class Switch:
 
 
 def forwardable(method: Method) -> bool:
-    """Whether a call means the same when a manager makes it for somebody: not where the certificate of the
-    caller says whose record it is about (a worker's renewal, forwarded, would be a manager's)."""
-    return bool(method.roles & {"admin", "anyone"})
+    """Whether a call may be handed on: what people ask, and what is asked of the CA (for which the caller's
+    certificate goes along). Agents' sessions are with the leader itself."""
+    return method.service == "CA" or bool(method.roles & {"admin", "anyone"})
 
 
 def _name(method: Method) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from node_agent.answers import Answers
 from node_agent.commands import Commands
+from node_agent.identity import Identity
 from node_agent.images.buildah import Images
 from node_agent.logs import Logs, limits
 from node_agent.network.manager import NetworkManager
@@ -120,6 +121,15 @@ class Agent:
             data_path_addr=self._config.data_path_addr,
             remember_managers=self._remember_managers,
             registered=self._note_session,
+            told=self._told,
+            manager_addresses=self._manager_addresses,
+        )
+        self._identity = Identity(
+            config=lambda: self._config,
+            save=self._keep,
+            renew=session.renew,
+            changed=session.reconnect,
+            clock=self._clock,
         )
         self._images.fetch = session.fetch_image
         return session
@@ -128,8 +138,21 @@ class Agent:
         return TLS(self._config.cert("ca.pem"), self._config.cert("node.pem"), self._config.cert("node.key"))
 
     def _remember_managers(self, managers: Sequence[str]) -> None:
-        self._config = replace(self._config, managers=tuple(managers))
-        nodeconfig.save(self._config)
+        self._keep(replace(self._config, managers=tuple(managers)))
+
+    def _told(self, node: Node) -> None:
+        self._identity.told(node)
+
+    def _keep(self, config: NodeConfig) -> None:
+        """Settings that have changed while the agent runs."""
+        self._config = config
+        nodeconfig.save(config)
+        nodeconfig.keep_copy(config)
+
+    def _manager_addresses(self) -> tuple[str, str]:
+        """Of this node's manager: where machines join, and of its API."""
+        config = self._config
+        return (config.join_address, config.api_address) if config.role == "manager" else ("", "")
 
     def _note_session(self, manager: str) -> None:
         if manager:
@@ -157,7 +180,8 @@ class Agent:
         try:
             async with self._worker:
                 gc.freeze()
-                parts = [self._session().run(), self._rotate_logs()]
+                session = self._session()
+                parts = [session.run(), self._identity.run(), self._rotate_logs()]
                 if self._config.service_manager == "supervisor":
                     parts.append(supervisor.keep(self._config.state, self._config.run))
                 async with asyncio.TaskGroup() as group:

@@ -23,14 +23,16 @@ from pyswarm.api import (
     FetchImageRequest,
     HeartbeatRequest,
     ImagePiece,
+    IssueResponse,
     ListenRequest,
+    RenewRequest,
     SessionMessage,
     SessionRequest,
     UpdateStatusRequest,
 )
 from pyswarm.clock import Clock
 from pyswarm.errors import PyswarmError, Unavailable
-from pyswarm.objects import Assignments, ContainerStats, NodeDescription, TaskStatus, TaskStatusUpdate
+from pyswarm.objects import Assignments, ContainerStats, Node, NodeDescription, TaskStatus, TaskStatusUpdate
 from pyswarm.rpc import TLS, Stub, channel
 
 log = logging.getLogger(__name__)
@@ -103,8 +105,12 @@ class Session:
         data_path_addr: str,
         remember_managers: Callable[[Sequence[str]], None],
         registered: Callable[[str], None] = lambda manager: None,
+        told: Callable[[Node], None] = lambda node: None,
+        manager_addresses: Callable[[], tuple[str, str]] = lambda: ("", ""),
     ) -> None:
-        """`registered` is told the manager of each session when it begins, and "" when it has ended."""
+        """`registered` is told the manager of each session when it begins, and "" when it has ended; `told` the
+        node's own record as it comes. `manager_addresses` are those of a manager on this node: where machines
+        join, and of its API."""
         self._worker = worker
         self._answerer = answerer
         self._outbox = outbox
@@ -117,8 +123,12 @@ class Session:
         self._data_path_addr = data_path_addr
         self._remember_managers = remember_managers
         self._registered = registered
+        self._told = told
+        self._manager_addresses = manager_addresses
         self._current: tuple[Stub, str] | None = None
         """The connection and the session's id, while there is one."""
+        self._serving: asyncio.Event | None = None
+        """Set to end the session."""
         self._period = 1.0
         self._random = random.Random()
 
@@ -140,8 +150,13 @@ class Session:
         connection = channel(f"ipv4:{manager}", tls=self._tls())
         try:
             stub = Stub(connection, RPC_TIMEOUT)
+            join_addr, api_addr = self._manager_addresses()
             request = SessionRequest(
-                description=self._describe(), addr=self._addr, data_path_addr=self._data_path_addr
+                description=self._describe(),
+                addr=self._addr,
+                data_path_addr=self._data_path_addr,
+                join_addr=join_addr,
+                api_addr=api_addr,
             )
             stream = cast("AsyncGenerator[SessionMessage, None]", stub.stream("Dispatcher.Session", request))
             async with aclosing(stream) as messages:
@@ -169,13 +184,28 @@ class Session:
         if message.managers and list(message.managers) != self._managers:
             self._managers = list(message.managers)
             self._remember_managers(self._managers)
+        if message.node is not None:
+            self._told(message.node)
+
+    async def renew(self, csr: str) -> IssueResponse:
+        """A new certificate for this node, of the role that it is to have. Unavailable without a manager."""
+        if self._current is None:
+            raise Unavailable("this node is not connected to a manager")
+        return await self._current[0].unary("CA.Renew", RenewRequest(csr=csr))
+
+    def reconnect(self) -> None:
+        """Begin a new session: with a renewed certificate, or other addresses to tell."""
+        if self._serving is not None:
+            self._serving.set()
 
     async def _serve(self, stub: Stub, session: str, messages: AsyncIterator[SessionMessage]) -> None:
         for update in self._worker.statuses():
             self._outbox.put(update)
         self._current = (stub, session)
+        self._serving = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._until_reconnect(self._serving))
                 group.create_task(self._watch_session(messages))
                 group.create_task(self._beat(stub, session))
                 group.create_task(self._assignments(stub, session))
@@ -183,7 +213,11 @@ class Session:
                 group.create_task(self._report_stats(stub, session))
                 group.create_task(self._listen(stub, session))
         finally:
-            self._current = None
+            self._current = self._serving = None
+
+    async def _until_reconnect(self, asked: asyncio.Event) -> None:
+        await asked.wait()
+        raise Unavailable("this node's role or certificate has changed")
 
     async def fetch_image(self, reference: str) -> AsyncGenerator[tuple[str, bytes]]:
         """A copy of an image from a node that has it, as pieces of named files. NotFound when none has it,

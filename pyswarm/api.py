@@ -381,6 +381,9 @@ class SessionRequest:
     data_path_addr: str = ""
     addr: str = ""
     """Advertised address of the node."""
+    join_addr: str = ""
+    """host:port at which machines join, and of the API, if this node is a manager."""
+    api_addr: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

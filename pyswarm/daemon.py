@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ ANY_ADDRESS = "0.0.0.0"
 START_TIMEOUT = 60.0
 """Seconds for the daemons to answer after `init`."""
 STOP_TIMEOUT = 60.0
+DEMOTE_TIMEOUT = 90.0
+"""Seconds for a manager that leaves to be taken out of Raft and to become a worker."""
 UNITS = ("pyswarm-manager.service", "pyswarm-agent.service")
 UNIT_DIR = Path("/etc/systemd/system")
 
@@ -482,6 +484,31 @@ def stop(config: NodeConfig) -> None:
                 raise Unavailable(f"the {name} (process {pid}) does not end: see {config.state / 'log'}")
 
 
+def follow_role(config: NodeConfig, *, only_if_needed: bool = False) -> None:
+    """Start or end this node's manager, as the role in the settings (which are saved already) asks for. A manager
+    that ends leaves nothing: what it had, the other managers have."""
+    alive = bool(supervisor.holder(config.run / "manager.lock"))
+    left = alive or (config.state / "etcd").exists() or (config.state / "manager").exists()
+    if only_if_needed and (alive if config.role == "manager" else not left):
+        return
+    if config.service_manager != "systemd":
+        if pid := supervisor.holder(config.run / "supervisor.lock"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGHUP)
+    elif config.role == "manager":
+        start(config)
+    else:
+        _systemctl("disable", "--now", UNITS[0])
+        (UNIT_DIR / UNITS[0]).unlink(missing_ok=True)
+        _systemctl("daemon-reload")
+    if config.role == "manager":
+        return
+    if not _wait_for(lambda: not supervisor.holder(config.run / "manager.lock"), STOP_TIMEOUT):
+        raise Unavailable(f"the manager does not end: see {config.state / 'log'}")
+    for path in (config.state / "etcd", config.state / "manager", config.run / "manager", config.socket):
+        _delete(path)
+
+
 def _wait_for(condition: Any, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -535,8 +562,9 @@ def last_words(config: NodeConfig) -> str:
 def leave(state: Path, run: Path, *, force: bool, purge: bool = False) -> None:
     """Take this node out of its cluster: daemons ended, containers and networks gone, its identity deleted.
 
-    Volumes and images stay below the state directory, unless `purge`. The last manager takes the cluster with
-    it, so it asks for `force`.
+    Volumes and images stay below the state directory, unless `purge`. A manager is demoted first, which is refused
+    where the others would be left without a quorum. The last manager takes the cluster with it, so it asks for
+    `force`.
     """
     try:
         config = nodeconfig.load(state)
@@ -559,13 +587,48 @@ def leave(state: Path, run: Path, *, force: bool, purge: bool = False) -> None:
         )
         nodeconfig.save(config)
     if config.role == "manager" and not force:
-        raise Conflict(
-            "this node is a manager, and removing the last manager erases the state of the swarm: "
-            "use --force to do it all the same"
-        )
+        config = _resigned(config)
     stop(config)
     _take_down(config, purge=purge)
     _forget(config, purge=purge)
+
+
+def _resigned(config: NodeConfig) -> NodeConfig:
+    """Have this manager demoted, and wait until it is a worker. Raises Conflict when the others would be none, or
+    without a quorum."""
+    import asyncio
+
+    if not Path(config.socket).exists():
+        raise Conflict(
+            "this node is a manager, and the managers cannot be asked whether it can be spared: use --force to "
+            "leave all the same"
+        )
+    asyncio.run(_demote_self(config))
+    if not _wait_for(lambda: nodeconfig.load(config.state).role == "worker", DEMOTE_TIMEOUT):
+        raise Unavailable(
+            f"this node was demoted, but has not become a worker within {DEMOTE_TIMEOUT:.0f} s: try again, or use "
+            f"--force\n{last_words(config)}"
+        )
+    return nodeconfig.load(config.state)
+
+
+async def _demote_self(config: NodeConfig) -> None:
+    from pyswarm.client import Client
+    from pyswarm.objects import Node
+
+    async with Client.local(config.socket) as client:
+        node = await client.get(Node, "self")
+        managers = [
+            n for n in await client.nodes() if n.spec.role == "manager" and n.manager_status is not None
+        ]
+        if node.spec.role != "manager":
+            return
+        if [n.id for n in managers if n.id != node.id] == []:
+            raise Conflict(
+                "this node is a manager, and removing the last manager erases the state of the swarm: "
+                "use --force to do it all the same"
+            )
+        await client.update(node, replace(node.spec, role="worker"))
 
 
 def _take_down(config: NodeConfig, *, purge: bool) -> None:

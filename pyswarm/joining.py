@@ -1,8 +1,9 @@
-"""Joining a cluster as a worker: trust by the token's digest, a certificate for a key made here, an agent.
+"""Joining a cluster: trust by the token's digest, a certificate for a key made here, an agent, perhaps a manager.
 
 The token says which CA to trust before anything secret is sent: the manager's own certificate only serves to
 ask for the CA's, and that must have the digest in the token. Everything is written after the manager agreed;
-what was written is taken away again when the agent does not start.
+what was written is taken away again when the agent does not start. A manager goes on by itself from there: it
+is a learner in Raft first and a voter once it has caught up, and opens its socket then.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ TIMEOUT = 20.0
 """Seconds for each answer of the manager."""
 REGISTER_TIMEOUT = 60.0
 """Seconds that the agent has to register, once it was started."""
+MANAGER_TIMEOUT = 180.0
+"""Seconds that a new manager has to become one of the voters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +58,9 @@ class Admission:
 
 
 def join(options: JoinOptions) -> NodeConfig:
-    """Make this machine a worker of the cluster; returns its settings. Raises Conflict when it is a node
-    already, PermissionDenied for a token or CA that is not right, Unavailable when no manager answers."""
+    """Make this machine a node of the cluster, of the role that the token gives; returns its settings. Raises
+    Conflict when it is a node already, PermissionDenied for a token or CA that is not right, Unavailable when no
+    manager answers."""
     if (options.state_dir / "node.json").exists():
         raise Conflict(
             "this node is already part of a swarm: use `pyswarm leave` to leave it and join another one"
@@ -73,11 +77,6 @@ def join(options: JoinOptions) -> NodeConfig:
         else daemon.address_towards(host, port)
     )
     admission = asyncio.run(_admitted(host, port, token, options, advertise))
-    if admission.answer.role != "worker":
-        raise Invalid(
-            f"the token is a manager's: join with the worker's token (`pyswarm join-token worker`), and remove "
-            f"the record that this attempt made with `pyswarm node rm {admission.answer.node_id}`"
-        )
     config = _config(options, admission, advertise)
     created = not options.state_dir.exists()
     try:
@@ -88,7 +87,22 @@ def join(options: JoinOptions) -> NodeConfig:
     except BaseException:
         daemon.undo(config, remove_all=created)
         raise
+    if config.role == "manager":
+        _wait_manages(config)
     return config
+
+
+def _wait_manages(config: NodeConfig) -> None:
+    """Until this manager is one of the voters. It may be one at any moment, so that nothing is taken back here."""
+    deadline = time.monotonic() + MANAGER_TIMEOUT
+    while not config.socket.exists():
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"this node has joined, but its manager has not become one of the managers within "
+                f"{MANAGER_TIMEOUT:.0f} s. It goes on trying; to give up, run `pyswarm node demote "
+                f"{config.node_id}` on another manager\n{daemon.last_words(config)}"
+            )
+        time.sleep(0.05)
 
 
 def _wait_registered(config: NodeConfig) -> None:
@@ -146,7 +160,7 @@ def _config(options: JoinOptions, admission: Admission, advertise: str) -> NodeC
     return NodeConfig(
         node_id=answer.node_id,
         cluster_id=answer.cluster_id,
-        role="worker",
+        role=answer.role,
         advertise_addr=advertise,
         data_path_addr=data_path,
         data_path_port=answer.data_path_port,

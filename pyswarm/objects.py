@@ -112,6 +112,8 @@ class NodeStatus:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagerStatus:
     addr: str = ""
+    """host:port at which machines join."""
+    api: str = ""
     """host:port of the manager's API."""
     leader: bool = False
     reachability: Literal["unknown", "reachable", "unreachable"] = "unknown"

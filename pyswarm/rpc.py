@@ -43,6 +43,8 @@ CODES: Sequence[tuple[type[PyswarmError], grpc.StatusCode]] = (
 CLASS_KEY = "pyswarm-error"
 FORWARDED_KEY = "pyswarm-forwarded"
 """Metadata of a call that another manager has handed on."""
+FOR_KEY = "pyswarm-for"
+"""Metadata of a handed on call in which the caller's certificate matters: `role node cluster` of it."""
 MAX_MESSAGE = 32 * 1024 * 1024
 """Bytes; a deploy of a thousand services is about one."""
 MAX_METADATA = 64 * 1024
@@ -83,6 +85,8 @@ class Peer:
     cluster_id: str = ""
     forwarded: bool = False
     """Whether another manager has handed this call on; it is not handed on again."""
+    serial: str = ""
+    """Of the certificate on the connection, in hexadecimal."""
 
 
 def identify_local(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
@@ -99,9 +103,25 @@ def identify_tls(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     if identity is None:
         return Peer("anyone")
     role: Role = "admin" if identity.role == "client" else identity.role
-    metadata = cast("Any", context.invocation_metadata()) or ()
-    forwarded = any(key == FORWARDED_KEY for key, _ in metadata)
-    return Peer(role, identity.node_id, identity.cluster_id, forwarded)
+    metadata = dict(cast("Any", context.invocation_metadata()) or ())
+    if FORWARDED_KEY not in metadata:
+        return Peer(role, identity.node_id, identity.cluster_id, serial=identity.serial)
+    if role == "manager" and FOR_KEY in metadata:
+        return _original(str(metadata[FOR_KEY]), identity.serial)
+    return Peer(role, identity.node_id, identity.cluster_id, forwarded=True, serial=identity.serial)
+
+
+def _original(text: str, serial: str) -> Peer:
+    """For whom a manager has handed a call on; that is a manager's word, so only a manager is believed."""
+    role, node_id, cluster_id = (*text.split(" "), "", "")[:3]
+    if role not in ("anyone", "worker", "manager", "admin"):
+        raise PermissionDenied(f"no call is handed on for the role {role!r}")
+    return Peer(role, node_id, cluster_id, forwarded=True, serial=serial)
+
+
+def on_behalf_of(peer: Peer) -> tuple[str, str]:
+    """The metadata with which a manager hands on a call of `peer`'s."""
+    return FOR_KEY, f"{peer.role} {peer.node_id} {peer.cluster_id}".rstrip()
 
 
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Peer]
@@ -243,15 +263,29 @@ class Stub:
         return call
 
     async def unary(
-        self, name: str, request: object, *, timeout: float | None = None, wait: bool = False
+        self,
+        name: str,
+        request: object,
+        *,
+        timeout: float | None = None,
+        wait: bool = False,
+        origin: Peer | None = None,
     ) -> Any:
-        """One request, one answer. `timeout` in seconds; `wait` waits for the connection to come up."""
+        """One request, one answer. `timeout` in seconds; `wait` waits for the connection to come up; `origin` is
+        for whom the call is handed on."""
+        metadata = self._metadata
+        if origin is not None:
+            metadata = (*(metadata or ()), on_behalf_of(origin))
         try:
             return await self._call(name)(
-                request, timeout=timeout or self._timeout, wait_for_ready=wait, metadata=self._metadata
+                request, timeout=timeout or self._timeout, wait_for_ready=wait, metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
             raise to_error(error) from None
+
+    async def close(self) -> None:
+        """Close the channel; calls on it end."""
+        await self._channel.close(None)
 
     async def stream(self, name: str, request: object) -> AsyncIterator[Any]:
         """One request, many answers."""

@@ -5,7 +5,8 @@ weigh nothing. Each daemon runs in a session of its own and holds a lock on
 `<run>/<name>.lock`; a supervisor that was killed is started again by the daemons (`ensure`), and a new one
 adopts daemons that are alive by their pid instead of starting them twice.
 
-SIGTERM ends the daemons (containers stay) and then the supervisor.
+SIGTERM ends the daemons (containers stay) and then the supervisor. SIGHUP has it look anew at the node's role,
+which says whether there is to be a manager.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -188,8 +189,10 @@ def _detach() -> None:
         os._exit(0)
 
 
-def supervise(daemons: list[Daemon], stop: Iterable[int]) -> None:
-    """Until a byte comes on `stop`."""
+def supervise(
+    daemons: list[Daemon], stop: Iterable[int], reload: Callable[[list[Daemon]], None] = lambda daemons: None
+) -> None:
+    """Until a byte comes on `stop`; but one that stands for SIGHUP has the list of daemons made anew."""
     stop = list(stop)
     while True:
         now = time.monotonic()
@@ -205,7 +208,10 @@ def supervise(daemons: list[Daemon], stop: Iterable[int]) -> None:
             poller.register(descriptor, select.POLLIN)
         for descriptor, _ in poller.poll(timeout * 1000 + 1):
             if descriptor in stop:
-                return
+                if any(number != signal.SIGHUP for number in os.read(descriptor, 64)):
+                    return
+                reload(daemons)
+                break
             descriptors[descriptor].ended()
         for daemon in daemons:
             if daemon.pid and daemon.pidfd < 0:
@@ -224,6 +230,21 @@ def stop_all(daemons: list[Daemon]) -> None:
             daemon.ended()
 
 
+def follow_role(daemons: list[Daemon], state: Path, run: Path) -> None:
+    """End the daemons that this node's role does not ask for any more, and list those that it asks for now."""
+    wanted = _names(state)
+    going = [daemon for daemon in daemons if daemon.name not in wanted]
+    stop_all(going)
+    daemons[:] = [daemon for daemon in daemons if daemon not in going]
+    known = {daemon.name for daemon in daemons}
+    daemons += [Daemon(name, state, run) for name in wanted if name not in known]
+
+
+def _names(state: Path) -> list[str]:
+    config = json.loads((state / "node.json").read_text())
+    return ["manager", "agent"] if config["role"] == "manager" else ["agent"]
+
+
 def _noted(number: int, frame: FrameType | None) -> None:
     """Signals end the loop through the wake-up descriptor."""
 
@@ -234,16 +255,15 @@ def main() -> int:
     config = json.loads((state / "node.json").read_text())
     run = Path(config["run_dir"])
     tmpfs.ensure(run)
-    lock = hold(run / "supervisor.lock")
-    if lock is None:
-        return 0
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _noted)
-    names = ["manager", "agent"] if config["role"] == "manager" else ["agent"]
-    daemons = [Daemon(name, state, run) for name in names]
-    supervise(daemons, [read])
+    lock = hold(run / "supervisor.lock")  # whoever sees it held may send signals
+    if lock is None:
+        return 0
+    daemons = [Daemon(name, state, run) for name in _names(state)]
+    supervise(daemons, [read], lambda daemons: follow_role(daemons, state, run))
     stop_all(daemons)
     return 0
 

@@ -406,16 +406,20 @@ class InfoResponse(_message.Message):
     def __init__(self, cluster: _Optional[_Union[_objects_pb2.Cluster, _Mapping]] = ..., node_id: _Optional[str] = ..., node_addr: _Optional[str] = ..., is_leader: _Optional[bool] = ..., version: _Optional[str] = ..., raft_version: _Optional[str] = ..., managers: _Optional[int] = ..., nodes: _Optional[int] = ..., services: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks: _Optional[int] = ..., manager_addresses: _Optional[_Iterable[str]] = ..., state_dir: _Optional[str] = ..., run_dir: _Optional[str] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ("description", "session_id", "data_path_addr", "addr")
+    __slots__ = ("description", "session_id", "data_path_addr", "addr", "join_addr", "api_addr")
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     DATA_PATH_ADDR_FIELD_NUMBER: _ClassVar[int]
     ADDR_FIELD_NUMBER: _ClassVar[int]
+    JOIN_ADDR_FIELD_NUMBER: _ClassVar[int]
+    API_ADDR_FIELD_NUMBER: _ClassVar[int]
     description: _objects_pb2.NodeDescription
     session_id: str
     data_path_addr: str
     addr: str
-    def __init__(self, description: _Optional[_Union[_objects_pb2.NodeDescription, _Mapping]] = ..., session_id: _Optional[str] = ..., data_path_addr: _Optional[str] = ..., addr: _Optional[str] = ...) -> None: ...
+    join_addr: str
+    api_addr: str
+    def __init__(self, description: _Optional[_Union[_objects_pb2.NodeDescription, _Mapping]] = ..., session_id: _Optional[str] = ..., data_path_addr: _Optional[str] = ..., addr: _Optional[str] = ..., join_addr: _Optional[str] = ..., api_addr: _Optional[str] = ...) -> None: ...
 
 class SessionMessage(_message.Message):
     __slots__ = ("session_id", "node", "managers", "heartbeat_period", "data_path_port")

@@ -845,16 +845,18 @@ class NodeStatus(_message.Message):
     def __init__(self, state: _Optional[_Union[NodeState, str]] = ..., message: _Optional[str] = ..., addr: _Optional[str] = ..., since: _Optional[float] = ...) -> None: ...
 
 class ManagerStatus(_message.Message):
-    __slots__ = ("addr", "leader", "reachability", "raft_id")
+    __slots__ = ("addr", "api", "leader", "reachability", "raft_id")
     ADDR_FIELD_NUMBER: _ClassVar[int]
+    API_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
     REACHABILITY_FIELD_NUMBER: _ClassVar[int]
     RAFT_ID_FIELD_NUMBER: _ClassVar[int]
     addr: str
+    api: str
     leader: bool
     reachability: str
     raft_id: str
-    def __init__(self, addr: _Optional[str] = ..., leader: _Optional[bool] = ..., reachability: _Optional[str] = ..., raft_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, addr: _Optional[str] = ..., api: _Optional[str] = ..., leader: _Optional[bool] = ..., reachability: _Optional[str] = ..., raft_id: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("id", "meta", "spec", "description", "status", "manager_status", "role", "data_path_addr", "certificate_serial")
