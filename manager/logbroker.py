@@ -142,7 +142,7 @@ class LogBroker:
         """Whether demands to this node are heard."""
         return node_id in self._listeners
 
-    async def listen(self, node_id: str) -> AsyncIterator[Demand]:
+    async def listen(self, node_id: str) -> AsyncGenerator[Demand]:
         """The demands to one node; a second listener takes over from the first, with what it has not taken."""
         queue: asyncio.Queue[Demand | None] = asyncio.Queue()
         former = self._listeners.get(node_id)
@@ -194,7 +194,7 @@ class LogBroker:
 
     async def answer(
         self, node_id: str, messages: AsyncIterator[AnswerMessage]
-    ) -> AsyncIterator[AnswerInput]:
+    ) -> AsyncGenerator[AnswerInput]:
         """Serve an agent's answer stream: its first message names the demand."""
         first = await anext(messages, None)
         conversation = self._conversations.get(first.demand_id) if first is not None else None
