@@ -432,6 +432,8 @@ def _set_rest(spec: ServiceSpec, key: str, value: str) -> ServiceSpec:
         return replace(spec, endpoint=EndpointSpec(ports=(port,)))
     if key == "rebalance":
         return replace(spec, rebalance=value)
+    if key == "volumes_per_slot":
+        return replace(spec, volumes_per_slot=value == "true")
     raise AssertionError(f"no such option: {key}")
 
 

@@ -78,7 +78,11 @@ def random_spec(rng: random.Random, name: str, networks: list[str]) -> ServiceSp
     """A service that somebody might deploy."""
     mode = _mode(rng)
     job = mode.kind.endswith("job")
-    image = rng.choice(("job:1", "job:2", "flaky:1")) if job else rng.choice(GOOD + GOOD + BAD)
+    image = (
+        rng.choice(("job:1", "job:1", "job:2", "flaky:1", "missing:1"))
+        if job
+        else rng.choice(GOOD + GOOD + BAD)
+    )
     placement = Placement(
         constraints=rng.choice(((), (), (), ("node.labels.disk==ssd",))),
         max_replicas=rng.choice((0, 0, 0, 2)) if mode.kind == "replicated" else 0,
@@ -132,7 +136,7 @@ def random_spec(rng: random.Random, name: str, networks: list[str]) -> ServiceSp
         depends_on=depends,
         cron=cron,
         rebalance=rng.choice(("", "", "gentle")),
-        volumes_per_slot=False,
+        volumes_per_slot=mode.kind == "replicated" and rng.random() < 0.1,
     )
 
 

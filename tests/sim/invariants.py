@@ -113,6 +113,8 @@ def check_step(
         _slots(service, tasks)
         _counts(service, tasks, after)
         _history(service, tasks, after)
+        if service.spec.volumes_per_slot:
+            _volumes(service, tasks)
     for service_id, tasks in by_service.items():
         if service_id not in after.services:
             require(
@@ -181,6 +183,16 @@ def _slots(service: Service, tasks: list[Task]) -> None:
             bool(newer.rollout) or older.spec_version != newer.spec_version,
             f"two tasks started in {slot}: {[show(t) for t in started]}",
         )
+
+
+def _volumes(service: Service, tasks: list[Task]) -> None:
+    """A slot with volumes of its own stays on one node."""
+    where: dict[int, str] = {}
+    for task in sorted(tasks, key=lambda t: t.meta.created_at):
+        if task.node_id:
+            node_id = where.setdefault(task.slot, task.node_id)
+            require(node_id == task.node_id, f"{show(task)} left its volumes on {node_id}")
+    del service
 
 
 def _counts(service: Service, tasks: list[Task], world: World) -> None:

@@ -31,7 +31,7 @@ from manager.scheduler import filters, scheduler
 from manager.state import Reconciler, State, View
 from manager.store import Fence, Store
 from pyswarm.clock import Clock
-from pyswarm.objects import Node, Service, Task, TaskState, TaskStatus
+from pyswarm.objects import Task, TaskState, TaskStatus
 from tests.sim import cluster
 from tests.sim.history import Outcome, play
 
@@ -89,11 +89,6 @@ def _keep_slot_as_history(scene: slots.Scene, slot: slots.Slot) -> None:
         scene.say(slot, task, TaskState.SHUTDOWN)
 
 
-def _takes_any_ready(node: Node, service: Service) -> bool:
-    del service
-    return node.status.state.name == "READY"
-
-
 def _replace_at_once(scene: slots.Scene, slot: slots.Slot, start_first: bool) -> None:
     """start-first that forgets to keep the old task."""
     del start_first
@@ -137,7 +132,7 @@ MUTANTS: dict[str, Bug] = {
     "history is kept for ever": _set(reaper, "_reap_slot", _always([])),
     "a removed service's tasks are left": _set(reaper, "_dismiss_service", _always([])),
     "a job forgets the slots that wait for their delay": _set(jobs, "delayed", _always(False)),
-    "global services use paused and drained nodes": _set(global_, "takes_new_tasks", _takes_any_ready),
+    "global services stay where they do not fit any more": _set(global_, "keeps_tasks", _always(True)),
     "a returning node is not noticed": _set(services, "_keys_of_node", _always([])),
     "a new leader looks at nothing": _set(services.ServiceOrchestrator, "everything", _always([])),
     "job slots lose their alarms": _set(services, "_whole", _services_only),
