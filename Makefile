@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyswarm compose manager node_agent tests proto benchmarks
 
-.PHONY: help demo demo-down test test-fast check static format lint types contracts proto proto-check bench clean deps deps-dev
+.PHONY: help demo demo-down test test-fast check static format lint types contracts proto proto-check bench bench-scale clean deps deps-dev
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ proto: .venv/installed-dev ## Bring proto/ and the compiled messages in step wit
 
 bench: deps-dev .venv/installed-dev ## Cost of a task beside the bare runtime, and what an idle node uses
 	$(BIN)/python benchmarks/task.py
+
+bench-scale: deps-dev .venv/installed-dev ## A thousand simulated nodes: decisions, memory, reaction (NODES, TASKS; as root)
+	$(BIN)/python benchmarks/scale.py --nodes $(or $(NODES),1000) --tasks $(or $(TASKS),30000)
 
 clean: ## Remove what builds and tests leave in the checkout
 	rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

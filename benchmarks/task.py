@@ -64,7 +64,7 @@ async def _scale(client: Client, replicas: int) -> float:
     start = time.perf_counter()
     await client.update(service, replace(service.spec, mode=ServiceMode(replicas=replicas)))
     while await _count(client) != (replicas, replicas):
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 - the state of another process
+        await asyncio.sleep(0.01)
     return time.perf_counter() - start
 
 
@@ -108,7 +108,7 @@ def _memory(pids: list[int]) -> float:
     return total / 1024
 
 
-def _resident(pids: list[int]) -> float:
+def resident(pids: list[int]) -> float:
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -117,7 +117,7 @@ def _resident(pids: list[int]) -> float:
     return total / 1024
 
 
-def _cpu(pids: list[int]) -> float:
+def cpu_seconds(pids: list[int]) -> float:
     """Seconds of CPU used so far."""
     ticks = 0
     for pid in pids:
@@ -133,9 +133,9 @@ def _daemons(cluster: Cluster) -> list[int]:
 def _idle(cluster: Cluster) -> tuple[float, float]:
     """(MiB resident, share of a core) of all daemons of a node that has nothing to do."""
     pids = _daemons(cluster)
-    before = _cpu(pids)
+    before = cpu_seconds(pids)
     time.sleep(IDLE_SECONDS)
-    return _resident(pids), (_cpu(pids) - before) / IDLE_SECONDS
+    return resident(pids), (cpu_seconds(pids) - before) / IDLE_SECONDS
 
 
 def _each_container(cluster: Cluster) -> float:
