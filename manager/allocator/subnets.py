@@ -17,6 +17,8 @@ FIRST_VNI = 4096
 LAST_VNI = (1 << 24) - 1
 IPV6_PREFIX = 64
 """Prefix length of IPv6 subnets that are chosen here."""
+WIDE_PREFIX = 16
+"""Prefix length of the subnets that tasks of all services share: a /24 would hold 250 tasks of a whole cluster."""
 NODE_LOCAL_DRIVERS = frozenset({"host", "none", "null"})
 """Networks of these drivers have no addresses of ours."""
 
@@ -215,9 +217,10 @@ class SubnetAllocator:
             else:
                 avoid = [*taken, *(t for other in others for t in _asked_subnets(other))]
                 sources, prefix = tuple(cluster.default_address_pool), cluster.subnet_size
+                wide = min(prefix, WIDE_PREFIX) if _for_everybody(spec) else 0
                 if version == 6:
-                    sources, prefix = (*sources, _unique_local(cluster_id)), IPV6_PREFIX
-                subnet = self._choose(sources, version, prefix, avoid, others)
+                    sources, prefix, wide = (*sources, _unique_local(cluster_id)), IPV6_PREFIX, 0
+                subnet = self._choose(sources, version, prefix, avoid, others, wide)
             gateway = "" if spec.internal else gateway or str(subnet[1])
             pools.append(AllocatedPool(subnet=str(subnet), gateway=gateway))
         return tuple(pools)
@@ -229,12 +232,16 @@ class SubnetAllocator:
         prefix: int,
         taken: Sequence[Taken],
         others: Sequence[Network],
+        wide: int = 0,
     ) -> IPNetwork:
+        """With `wide`, a subnet of that prefix where the pool can spare it: no more than an eighth of it."""
         for text in sources:
             source = ipaddress.ip_network(text, strict=False)
             if source.version != version:
                 continue
             wanted = max(prefix, source.prefixlen)
+            if wide:
+                wanted = min(wanted, max(wide, source.prefixlen + 3))
             blocked = sorted(_interval(t.subnet) for t in taken if t.subnet.version == version)
             start = self._next.get(text)
             if start is None:
@@ -253,6 +260,12 @@ class SubnetAllocator:
             f"no free IPv{version} subnet of /{prefix} in the address pools ({listed or 'none'}): "
             "remove a network, or give this one a subnet of its own"
         )
+
+
+def _for_everybody(spec: NetworkSpec) -> bool:
+    """Whether tasks of all services share the network: the routing mesh, and the network of services that name
+    none."""
+    return spec.ingress or spec.name == "bridge"
 
 
 def _same(text: str, subnet: IPNetwork) -> bool:

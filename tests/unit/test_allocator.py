@@ -74,10 +74,21 @@ def test_networks_get_subnets_gateways_and_identifiers_in_order() -> None:
     rounds = start(INGRESS, network("one", created=1), network("two", created=2))
     found = {n.id: (n.pools[0].subnet, n.pools[0].gateway, n.vni) for n in rounds.view.networks()}
     assert found == {
-        "ingress": ("10.0.0.0/24", "10.0.0.1", 4096),
-        "one": ("10.0.1.0/24", "10.0.1.1", 4097),
-        "two": ("10.0.2.0/24", "10.0.2.1", 4098),
+        "ingress": ("10.0.0.0/16", "10.0.0.1", 4096),
+        "one": ("10.1.0.0/24", "10.1.0.1", 4097),
+        "two": ("10.1.1.0/24", "10.1.1.1", 4098),
     }
+
+
+@pytest.mark.parametrize(
+    ("pool", "subnet"),
+    [("10.0.0.0/8", "10.0.0.0/16"), ("10.0.0.0/16", "10.0.0.0/19"), ("10.0.0.0/23", "10.0.0.0/24")],
+)
+def test_networks_that_all_services_share_are_wide(pool: str, subnet: str) -> None:
+    spec = ClusterSpec(default_address_pool=(pool,), subnet_size=24)
+    for shared in (INGRESS, network("bridge")):
+        rounds = start(shared, cluster=spec)
+        assert [n.pools[0].subnet for n in rounds.view.networks()] == [subnet]
 
 
 def test_pools_and_size_of_the_cluster() -> None:
