@@ -14,6 +14,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import grpc
 
@@ -101,10 +102,8 @@ class Renewals:
         )
         request = iter((pb.LeaseKeepAliveRequest(ID=self._lease),))
         try:
-            answers: Iterator[pb.LeaseKeepAliveResponse] = call(
-                request, timeout=timeout, metadata=(("hasleader", "true"),)
-            )
-            return next(answers).TTL
+            answers = call(request, timeout=timeout, metadata=(("hasleader", "true"),))
+            return next(cast("Iterator[pb.LeaseKeepAliveResponse]", answers)).TTL
         except (grpc.RpcError, StopIteration):
             self._disconnect()
             return None
