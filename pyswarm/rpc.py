@@ -73,6 +73,10 @@ SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.max_concurrent_streams", 10_000),
+    # Calls that wait for the process while a plan is made: beyond 1,000, gRPC would by itself cancel some of them
+    # at random, as when a thousand agents report at once.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
 )
 
 
