@@ -14,6 +14,7 @@ from compose.units import parse_integer
 MAX_PORTS = 16_384
 PROTOCOLS = ("tcp", "udp", "sctp")
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?\Z")
+_DRIVE = re.compile(r"[A-Za-z]:/")
 _PROPAGATIONS = frozenset(("rprivate", "private", "rshared", "shared", "rslave", "slave"))
 _OPERATORS = frozenset(";&|<>")
 
@@ -283,6 +284,13 @@ def read_volume(node: Node, text: str, path: str, report: Report) -> Node:
         mount = parse_volume(text)
     except ShortSyntaxError as error:
         return wrong_value(str(error), node, path, report)
+    if _DRIVE.match(text):
+        report.warn(
+            f'"{text[:2]}" is taken for a Windows drive, as docker compose does: names of volumes have two '
+            "characters or more",
+            path,
+            node.pos,
+        )
     for option in unknown_volume_options(text):
         report.warn(f'volume option "{shown(option)}" is not known and ignored', path, node.pos)
     return lift(mount, node)

@@ -369,3 +369,8 @@ def test_variables_can_stay_in_place(tmp_path: Path) -> None:
     (tmp_path / "c.yml").write_text("services: {a: {imag: x, scale: many}}")
     with pytest.raises(ComposeErrors, match="did you mean"):
         load_template([tmp_path / "c.yml"], environ={}, project_name="p")
+
+
+def test_names_of_one_letter_are_no_volumes(tmp_path: Path) -> None:
+    project = _load(tmp_path, {"compose.yml": "services: {a: {image: x, volumes: ['v:/data']}}"})
+    assert "taken for a Windows drive" in project.warnings[0].message
