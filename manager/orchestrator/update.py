@@ -40,6 +40,7 @@ from pyswarm.objects import Task, TaskState, UpdateStatus
 from pyswarm.specs import UpdateConfig
 
 PROGRESS_DEADLINE = 600.0
+IN_PROGRESS = "update in progress"
 
 
 def advance(scene: Scene, slots: Sequence[Slot]) -> None:
@@ -59,7 +60,10 @@ def advance(scene: Scene, slots: Sequence[Slot]) -> None:
     failures = [task for slot in slots if (task := _failure(scene, slot, status)) is not None]
     stuck = _stuck(scene, slots, flights, status)
     if _too_many(scene, status, len(failures) + len(stuck)):
-        _act_on_failure(scene, slots, status, failures, stuck)
+        _act_on_failure(scene, status, _reason(slots, failures, stuck, rollout_config(scene.service)))
+        return
+    if not flights and _held_up_too_long(scene, slots, todo, status):
+        _act_on_failure(scene, status, f"no progress for {_deadline(scene):g} s: {scene.waiting_for}")
         return
     for task in stuck:
         _give_up_waiting(scene, slots, task)
@@ -81,7 +85,7 @@ def _begin(scene: Scene, total: int) -> UpdateStatus:
             state="updating",
             started_at=scene.now,
             progressed_at=scene.now,
-            message="update in progress",
+            message=IN_PROGRESS,
             total=total,
         ),
     )
@@ -151,15 +155,13 @@ def _too_many(scene: Scene, status: UpdateStatus, failures: int) -> bool:
 
 def _stuck(scene: Scene, slots: Sequence[Slot], flights: Sequence[Task], status: UpdateStatus) -> list[Task]:
     """Tasks in flight that are not RUNNING though nothing has got further for the progress deadline."""
-    deadline = rollout_config(scene.service).progress_deadline
-    seconds = PROGRESS_DEADLINE if deadline is None else deadline
+    seconds = _deadline(scene)
     held_up = [task for task in flights if not running(task)]
     if not seconds or not held_up:
         return []
     last = max(
-        status.started_at,
+        _last_progress(scene, slots, status),
         *(max(task.meta.created_at, task.not_before) for task in held_up),
-        *(running_since(t) for slot in slots for t in slot.live if scene.clean(t)),
     )
     if last + seconds > scene.now:
         scene.wake_at(scene.service_key, last + seconds)
@@ -174,14 +176,37 @@ def _give_up_waiting(scene: Scene, slots: Sequence[Slot], task: Task) -> None:
             scene.put(slot, replace(task, rollout="failed"))
 
 
-def _act_on_failure(
-    scene: Scene,
-    slots: Sequence[Slot],
-    status: UpdateStatus,
-    failures: Sequence[Task],
-    stuck: Sequence[Task],
-) -> None:
-    reason = _reason(slots, failures, stuck, rollout_config(scene.service))
+def _deadline(scene: Scene) -> float:
+    """Seconds without progress after which the update counts as failed; 0: never."""
+    said = rollout_config(scene.service).progress_deadline
+    return PROGRESS_DEADLINE if said is None else said
+
+
+def _held_up_too_long(
+    scene: Scene, slots: Sequence[Slot], todo: Sequence[Slot], status: UpdateStatus
+) -> bool:
+    """Whether what is left of the update has waited for a dependency for as long as it may."""
+    if not _deadline(scene) or not any(_must_wait(scene, slot) for slot in todo):
+        return False
+    last = _last_progress(scene, slots, status) + _deadline(scene)
+    if last > scene.now:
+        scene.wake_at(scene.service_key, last)
+    return last <= scene.now
+
+
+def _last_progress(scene: Scene, slots: Sequence[Slot], status: UpdateStatus) -> float:
+    """When a task of the present spec last got RUNNING, or else the update began."""
+    return max(
+        status.started_at, *(running_since(t) for slot in slots for t in slot.live if scene.clean(t)), 0.0
+    )
+
+
+def _must_wait(scene: Scene, slot: Slot) -> bool:
+    """Whether the slot has something that runs, which must not go for a task that cannot start yet."""
+    return bool(scene.waiting_for) and any(running(t) for t in slot.live)
+
+
+def _act_on_failure(scene: Scene, status: UpdateStatus, reason: str) -> None:
     service = scene.service
     back = status.state == "rollback_started"
     if (
@@ -239,13 +264,25 @@ def _reason(
 
 
 def _start_next(scene: Scene, slots: Sequence[Slot], todo: Sequence[Slot], in_flight: int) -> None:
+    ready = [slot for slot in todo if not _must_wait(scene, slot)]
+    _say_what_for(scene, scene.waiting_for if len(ready) < len(todo) else "")
     parallelism = rollout_config(scene.service).parallelism
-    room = len(todo) if parallelism == 0 else max(0, parallelism - in_flight)
-    if not room:
+    room = len(ready) if parallelism == 0 else max(0, parallelism - in_flight)
+    if not room or not ready:
         return
     start_first = _start_first(scene, slots)
-    for slot in sorted(todo, key=_most_broken_first)[:room]:
+    for slot in sorted(ready, key=_most_broken_first)[:room]:
         _replace(scene, slot, start_first)
+
+
+def _say_what_for(scene: Scene, waiting_for: str) -> None:
+    status = scene.service.update_status
+    if status is None or status.state != "updating":
+        return
+    if waiting_for or status.message.startswith(f"{IN_PROGRESS} (waiting"):
+        message = f"{IN_PROGRESS} ({waiting_for})" if waiting_for else IN_PROGRESS
+        if message != status.message:
+            _write(scene, replace(status, message=message))
 
 
 def _most_broken_first(slot: Slot) -> tuple[bool, int, str]:

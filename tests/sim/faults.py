@@ -65,7 +65,7 @@ def _restart(rng: random.Random, job: bool) -> RestartPolicy:
 
 
 def _mode(rng: random.Random) -> ServiceMode:
-    kind = rng.choice(("replicated",) * 5 + ("global", "global", "replicated-job", "global-job"))
+    kind = rng.choice(("replicated",) * 5 + ("global",) * 2 + ("replicated-job",) * 2 + ("global-job",))
     return ServiceMode(
         kind=kind,
         replicas=rng.randint(0, 5),
@@ -188,7 +188,7 @@ async def change_image(sim: SimCluster) -> None:
     image = sim.rng.choice(GOOD + GOOD + BAD)
 
     def change(spec: ServiceSpec) -> ServiceSpec:
-        name = sim.rng.choice(("job:1", "job:2")) if spec.mode.kind.endswith("job") else image
+        name = sim.rng.choice(("job:1", "job:2", "missing:1", "flaky:1")) if spec.mode.kind.endswith("job") else image
         container = replace(spec.task.container, image=name)
         return replace(spec, task=replace(spec.task, container=container))
 
