@@ -50,7 +50,7 @@ _ENTRIES = {
     "wait": Entry(f"{_LOOK}:wait", "Block until containers of services stop"),
     "watch": Entry("pyswarm.cli.compose_watch:watch", "Rebuild or refresh containers when files are updated"),
 }
-_REFUSED = {
+REFUSED = {
     "pause": "the node's agent cannot freeze containers: use `compose stop`",
     "unpause": "the node's agent cannot freeze containers: use `compose start`",
     "attach": "a container's streams cannot be attached later: use `compose logs -f`, or `compose exec`",
@@ -69,8 +69,8 @@ class _Group(LazyGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] in _REFUSED:
-            refuse(f"compose {args[0]}", _REFUSED[args[0]])
+        if args and args[0] in REFUSED:
+            refuse(f"compose {args[0]}", REFUSED[args[0]])
         return super().resolve_command(ctx, args)
 
 

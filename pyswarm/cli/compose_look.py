@@ -286,9 +286,8 @@ async def events(scope: Scope, as_json: bool, since: str, until: str, names: tup
         if last and event.time > last:
             return
         new = event.object.service
-        if new is not None and new.spec.labels.get(STACK_LABEL) == scope.name:
-            if not names or short_name(new) in names:
-                services[new.id] = new
+        if new is not None and _meant(new, scope.name, names):
+            services[new.id] = new
         found = event.object.task
         if found is None or found.service_id not in services:
             continue
@@ -296,6 +295,10 @@ async def events(scope: Scope, as_json: bool, since: str, until: str, names: tup
         action = "destroy" if event.action == "remove" else _moment(before, found)
         if action:
             _show_event(containers([services[found.service_id]], [found])[0], action, event.time, as_json)
+
+
+def _meant(service: Service, project: str, names: Sequence[str]) -> bool:
+    return service.spec.labels.get(STACK_LABEL) == project and (not names or short_name(service) in names)
 
 
 def _show_event(each: Container, action: str, when: float, as_json: bool) -> None:

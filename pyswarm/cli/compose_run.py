@@ -16,6 +16,7 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -321,7 +322,7 @@ def mount(text: str, project: Project) -> Mount:
         raise Invalid(f"invalid volume {text!r}: option {unknown[0]!r} is not known here: ro, rw or nocopy")
     source, target, read_only = parts[0], parts[1], "ro" in options
     if source.startswith(("/", ".", "~")):
-        path = os.path.abspath(os.path.expanduser(source))
+        path = os.path.normpath(Path.cwd() / Path(source).expanduser())
         return Mount(type="bind", source=path, target=target, read_only=read_only)
     declared = project.volumes.get(source)
     name = source if declared is None else declared.name or f"{project.name}_{source}"
@@ -438,9 +439,8 @@ async def _held(scope: Scope, made: Service, spec: ServiceSpec, command: tuple[s
         try:
             task = await _task_of(scope, made)
         except NotStarted as error:
-            raise NotStarted(
-                f"{error} (a command that reads input needs `sleep` in the image: give it </dev/null)"
-            )
+            text = f"{error} (a command that reads input needs `sleep` in the image: give it </dev/null)"
+            raise NotStarted(text) from None
         if task is not None and stage(task) == "healthy":
             break
         if task is not None and not alive(task.status.state):

@@ -181,7 +181,7 @@ async def signal_tasks(scope: Scope, tasks: Sequence[Task], signal: str) -> list
     is not able to."""
     reached: list[str] = []
     for task in tasks:
-        if not task.node_id or not task.status.container_id and task.status.state < TaskState.STARTING:
+        if not task.node_id or task.status.state < TaskState.STARTING:
             continue
         try:
             await nodes.ask(scope.client, "task.kill", {"task": task.id, "signal": signal}, node=task.node_id)

@@ -104,7 +104,7 @@ def rules(project: Project, names: Sequence[str] = ()) -> list[Rule]:
                 raise Invalid(f"{place}: rebuild needs a build section in service {name}")
             if each.action == "sync+exec" and (each.exec is None or not each.exec.command):
                 raise Invalid(f"{place}: sync+exec needs exec.command")
-            path = os.path.normpath(os.path.join(project.directory, each.path))
+            path = os.path.normpath(Path(project.directory) / each.path)
             found.append(
                 Rule(
                     service=name,
@@ -136,10 +136,10 @@ def matched(rule: Rule, path: str) -> str | None:
     relative = os.path.relpath(path, rule.path)
     if relative.startswith(".."):
         return None
-    if any(fnmatchcase(os.path.basename(path), pattern) for pattern in _TEMPORARY):
+    if any(fnmatchcase(Path(path).name, pattern) for pattern in _TEMPORARY):
         return None
     if relative != ".":
-        if excluded(relative, rule.ignore) or relative.split(os.sep)[0] == ".git":
+        if excluded(relative, rule.ignore) or Path(relative).parts[0] == ".git":
             return None
         if rule.include and not excluded(relative, rule.include):
             return None
@@ -165,7 +165,7 @@ def _work(service: str, changed: Mapping[str, Rule]) -> Work:
     for path, rule in changed.items():
         if rule.action.startswith("sync"):
             relative = matched(rule, path) or "."
-            target = rule.target if relative == "." else posixpath.join(rule.target, *relative.split(os.sep))
+            target = rule.target if relative == "." else posixpath.join(rule.target, *Path(relative).parts)
             copies.append((path, target))
     commands = dict.fromkeys(rule.command for rule in changed.values() if rule.action == "sync+exec")
     return Work(
@@ -191,10 +191,10 @@ class Tree:
         self.changed: set[str] = set()
         self.event = asyncio.Event()
         for root in roots:
-            if os.path.isdir(root):
+            if Path(root).is_dir():
                 self.add(root)
             else:
-                self._one(os.path.dirname(root))
+                self._one(str(Path(root).parent))
 
     def add(self, directory: str, *, new: bool = False) -> None:
         """Watch a directory and those below it. What a `new` one holds already counts as changed."""
@@ -202,19 +202,19 @@ class Tree:
             folders[:] = [name for name in folders if name != ".git"]
             self._one(place)
             if new:
-                self.changed.update(os.path.join(place, name) for name in files)
+                self.changed.update(str(Path(place) / name) for name in files)
 
     def _one(self, place: str) -> None:
-        if place in self._watched or not os.path.isdir(place):
+        if place in self._watched or not Path(place).is_dir():
             return
         self._watched.add(place)
 
         def changed(name: str) -> None:
-            path = os.path.join(place, name) if name else place
-            if not name and not os.path.isdir(place):
+            path = str(Path(place) / name) if name else place
+            if not name and not Path(place).is_dir():
                 self._watched.discard(place)
             self.changed.add(path)
-            if os.path.isdir(path) and path not in self._watched:
+            if Path(path).is_dir() and path not in self._watched:
                 self.add(path, new=True)
             self.event.set()
 
@@ -273,7 +273,7 @@ class Watcher:
     async def _initial(self) -> None:
         """Rules with `initial_sync` bring the containers up to date first."""
         paths = [
-            os.path.join(place, name)
+            str(Path(place) / name)
             for rule in self._rules
             if rule.initial and rule.action.startswith("sync")
             for place, _, files in os.walk(rule.path)

@@ -65,8 +65,14 @@ class Typist:
         self._master, slave = pty.openpty()
         command = [sys.executable, "-m", "pyswarm.cli.main", *arguments]
         self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env={**cluster.environment, "TERM": "xterm"},
-            cwd=place, start_new_session=True, preexec_fn=_controlling,
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**cluster.environment, "TERM": "xterm"},
+            cwd=place,
+            start_new_session=True,
+            preexec_fn=_controlling,
         )
         os.close(slave)
         self.text = ""
@@ -141,8 +147,9 @@ def test_a_project_from_up_to_down(shared: Cluster, project: Path) -> None:
     again = shared.run_cli("compose", "up", "-d", cwd=project)
     assert "Service web  Running" in again.stderr and "Recreate" not in again.stderr
 
-    once = shared.run_cli("compose", "run", "--rm", "-T", "-e", "A=1", "web", "sh", "-c", "echo $A$COLOUR; exit 3",
-                          cwd=project)
+    once = shared.run_cli(
+        "compose", "run", "--rm", "-T", "-e", "A=1", "web", "sh", "-c", "echo $A$COLOUR; exit 3", cwd=project
+    )
     assert (once.returncode, once.stdout) == (3, "1blue\n"), once.stderr
     assert compose("run", "--rm", "-T", "web", "cat", "-", input="through\n") == "through\n"
     until(lambda: "run" not in compose("ps", "-a", "-q", "--format", "{{.Name}}"), "one-offs are removed")
@@ -180,16 +187,25 @@ def test_the_foreground_ends_with_ctrl_c(shared: Cluster, project: Path) -> None
 
 
 def test_the_foreground_ends_with_its_containers(shared: Cluster, project: Path) -> None:
-    (project / "compose.yml").write_text(
-        "name: shop\nservices:\n"
-        "  first: {image: busybox, command: [sh, -c, 'echo one; exit 0']}\n"
-        "  second: {image: busybox, command: [sh, -c, 'echo two; sleep 0.5; exit 4'], depends_on: [first]}\n"
-        "  third: {image: busybox, command: [sleep, '1000'], stop_grace_period: 0s}\n"
-    )
-    result = shared.run_cli("compose", "up", "--exit-code-from", "second", cwd=project)
-    assert result.returncode == 4, result.stderr
-    assert "second-1  | two\n" in result.stdout and "first-1   | one\n" in result.stdout
+    text = """\
+name: shop
+services:
+  first: {image: busybox, command: [sh, -c, "echo one; exit 0"]}
+  second: {image: busybox, command: [sh, -c, "echo two; exit 4"], depends_on: [first]}
+"""
+    (project / "compose.yml").write_text(text)
+    result = shared.run_cli("compose", "up", cwd=project)
+    assert result.returncode == 0, result.stderr
+    assert "second-1  | two\n" in result.stdout
+    assert "first-1   | one\n" in result.stdout
     assert "second-1 exited with code 4" in result.stderr
+
+    more = "  third: {image: busybox, command: [sleep, '1000'], stop_grace_period: 0s}\n"
+    (project / "compose.yml").write_text(text + more)
+    arguments = ("compose", "up", "--exit-code-from", "second", "second", "third", "--no-deps")
+    result = shared.run_cli(*arguments, cwd=project)
+    assert result.returncode == 4, result.stderr
+    assert "Container shop-third-1  Stopped" in result.stderr
 
 
 def test_watch_syncs_and_rebuilds(shared: Cluster, project: Path) -> None:
