@@ -201,6 +201,19 @@ def scaled(specs: StackSpecs, counts: Mapping[str, int]) -> StackSpecs:
     return replace(specs, services=services)
 
 
+def check_ports(specs: StackSpecs) -> None:
+    """Raise Invalid where several containers of a service would need the same port of the node."""
+    for each in specs.services:
+        count = each.mode.replicas if each.mode.kind == "replicated" else 1
+        fixed = next((port for port in each.endpoint.ports if port.published_port), None)
+        if count > 1 and fixed is not None:
+            raise Invalid(
+                f"services.{each.name.removeprefix(f'{specs.stack}_')}: {count} containers cannot all have port "
+                f"{fixed.published_port}/{fixed.protocol} of the node: publish the container's port alone, and each "
+                "gets one of its own"
+            )
+
+
 def parse_scales(entries: Sequence[str]) -> dict[str, int]:
     """`web=3` as a mapping. Raises Invalid."""
     found: dict[str, int] = {}

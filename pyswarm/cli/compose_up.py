@@ -194,6 +194,7 @@ async def bring(
     )
     specs = local.localized(specs, scope.loaded(), await scope.node(), images)
     specs = local.scaled(specs, local.parse_scales(options["scales"]))
+    local.check_ports(specs)
     if options.get("no_start"):
         specs = replace(specs, services=tuple(_unstarted(scope, each) for each in specs.services))
     if options["no_recreate"]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyswarm.cli import nodes
+from pyswarm.cli.app import warn
 from pyswarm.cli.compose_session import Scope, say
 from pyswarm.cli.compose_state import (
     Container,
@@ -23,6 +24,9 @@ from pyswarm.objects import Service, Task, TaskState, alive
 
 POLL = 0.1
 """Seconds between looks at a project."""
+
+PATIENCE = 5.0
+"""Seconds after which people are told what is waited for."""
 
 
 class NotStarted(PyswarmError):
@@ -113,6 +117,7 @@ async def until_started(
     """Return when every container of the services has started, with a line for each. Raises NotStarted."""
     told: set[str] = set()
     verb = "Healthy" if healthy else "Started"
+    patience = asyncio.get_running_loop().time() + PATIENCE
     try:
         async with asyncio.timeout(timeout):
             while True:
@@ -128,6 +133,10 @@ async def until_started(
                     raise NotStarted("\n".join(problems))
                 if not found.waiting:
                     return
+                if asyncio.get_running_loop().time() >= patience:
+                    for line in [each for each in found.waiting if each not in told]:
+                        told.add(line)
+                        warn(f"waiting for {line}")
                 await asyncio.sleep(POLL)
     except TimeoutError:
         left = "\n".join(f"  {line}" for line in found.waiting)  # pyright: ignore[reportPossiblyUnboundVariable]

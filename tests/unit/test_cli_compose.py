@@ -34,7 +34,7 @@ services:
   web:
     image: nginx
     depends_on: {db: {condition: service_healthy, restart: true}}
-    ports: ["8080:80"]
+    ports: ["80"]
     scale: 2
     deploy: {placement: {constraints: [node.role==worker]}, update_config: {order: start-first}}
     volumes: [data:/data]
@@ -89,8 +89,7 @@ def test_specs_follow_docker_composes_rules(project: Project, specs: StackSpecs)
     assert [port.publish_mode for port in (*db.endpoint.ports, *web.endpoint.ports)] == ["host", "host"]
     assert db.endpoint.ports[0].host_ip == "127.0.0.1"
     assert web.update is not None
-    # two containers cannot have the same port of the node
-    assert (web.update.order, web.update.monitor) == ("stop-first", 0.0)
+    assert (web.update.order, web.update.monitor) == ("start-first", 0.0)
     labels = web.task.container.labels
     assert labels["com.docker.compose.project"] == "shop"
     assert labels["com.docker.compose.service"] == "web"
@@ -135,6 +134,17 @@ def test_scale_stop_and_start(project: Project, specs: StackSpecs) -> None:
     for text in ("web", "web=x", "=3", "web=-1"):
         with pytest.raises(Invalid, match="invalid scale"):
             compose_local.parse_scales([text])
+
+
+def test_two_containers_cannot_have_one_port(project: Project, specs: StackSpecs) -> None:
+    local = compose_local.localized(specs, project, "n")
+    compose_local.check_ports(local)
+    assert local.services[0].update is not None
+    assert local.services[0].update.order == "stop-first"
+    with pytest.raises(
+        Invalid, match=r"services\.db: 2 containers cannot all have port 5432/tcp of the node"
+    ):
+        compose_local.check_ports(compose_local.scaled(local, {"db": 2}))
 
 
 def test_a_one_off(project: Project, specs: StackSpecs) -> None:
@@ -426,7 +436,10 @@ def _run_everything(swarm: CliManager) -> None:
                         container_id=each.id,
                         started_at=now,
                         running_since=now,
-                        ports=each.endpoint.ports,
+                        ports=tuple(
+                            replace(port, published_port=port.published_port or 40000 + each.slot)
+                            for port in each.endpoint.ports
+                        ),
                     ),
                 )
         time.sleep(0.02)
@@ -443,9 +456,9 @@ def _up(swarm: CliManager) -> None:
 
     runner = threading.Thread(target=_run_everything, args=(swarm,))
     runner.start()
-    result = swarm("compose", "up", "-d")
+    result = swarm("compose", "up", "--wait", "--wait-timeout", "15")
     runner.join()
-    assert "Container shop-web-2  Started" in result.stderr
+    assert "Container shop-web-2  Healthy" in result.stderr
 
 
 def test_commands_on_a_project(swarm: CliManager) -> None:
@@ -454,8 +467,8 @@ def test_commands_on_a_project(swarm: CliManager) -> None:
     assert rows == [
         "shop-db-1|running|127.0.0.1:5432->5432/tcp",
         "shop-task-1|running|",
-        "shop-web-1|running|0.0.0.0:8080->80/tcp",
-        "shop-web-2|running|0.0.0.0:8080->80/tcp",
+        "shop-web-1|running|0.0.0.0:40001->80/tcp",
+        "shop-web-2|running|0.0.0.0:40002->80/tcp",
     ]
     header = swarm("compose", "ps").stdout.splitlines()[0].split()
     assert header == ["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"]
