@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from manager.ca import Authority
 from manager.sealer import Sealer
-from pyswarm import nodeconfig, wire
+from pyswarm import nodeconfig, pki, wire
 from pyswarm.clock import Clock, IdSource
 from pyswarm.nodeconfig import NodeConfig, write_private
 from pyswarm.objects import (
@@ -43,6 +44,7 @@ def prepare(
     cluster = authority.create_cluster(config.cluster_id, spec)
     node = _first_node(config, node_spec, clock.now())
     pair = authority.issue_node(cluster, node)
+    node = replace(node, certificate_serial=pki.identity(pair.cert).serial)
     write_private(config.certs / "ca.pem", cluster.root_ca.cert.encode())
     write_private(config.certs / "node.pem", pair.cert)
     write_private(config.certs / "node.key", pair.key)

@@ -194,7 +194,7 @@ def join(
     insecure_registry: tuple[str, ...],
     generic_resource: tuple[str, ...],
 ) -> None:
-    """Join a cluster as a worker."""
+    """Join a cluster, as a worker or a manager: the token says which."""
     from pyswarm import joining
 
     app = current_app()
