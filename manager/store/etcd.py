@@ -49,6 +49,8 @@ _PAGE = 2000
 _PAGE_BYTES = 16 * 1024 * 1024
 _ATTEMPTS = 4
 """How often a commit is sent when it was refused for a reason that it can mend: a rename, a barrier."""
+_OBJECTS_A_SECOND, _MOST_PATIENCE = 1000, 10.0
+"""A lease on the lead lives a second longer for so many objects in the store, up to so many seconds."""
 _RETRY = 0.2
 """Seconds between a candidate's attempts while the store cannot be reached."""
 
@@ -268,7 +270,7 @@ class EtcdStore:
             try:
                 await self._revoke_abandoned()
                 await self._supersede(candidate)
-                lease = await self._grant(ttl)
+                lease = await self._grant(max(ttl, await self._patience()))
             except Unavailable:
                 await asyncio.sleep(_RETRY)
                 continue
@@ -282,6 +284,15 @@ class EtcdStore:
                 await lease.drop()
                 await self._revoke(lease.id)
                 self._forget(lease.id)
+
+    async def _patience(self) -> float:
+        """Seconds that the lead of a cluster of this size should outlast silence: the larger it is, the more
+        its leader, its etcd and their machine have to do, and the more a change of the leader costs."""
+        request = pb.RangeRequest(
+            key=self._keys.objects, range_end=successor(self._keys.objects), count_only=True
+        )
+        found = await self._client.call(RANGE, request, repeatable=True)
+        return min(_MOST_PATIENCE, 1.0 + found.count / _OBJECTS_A_SECOND)
 
     def _forget(self, lease: int) -> None:
         key = self._keys.candidate(lease).decode()
