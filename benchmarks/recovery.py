@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import http.client
 import json
 import os
@@ -127,17 +126,20 @@ class Pyswarm:
     def __init__(self) -> None:
         self._swarm = LabCluster("psr", 1, NODES - 1, "198.18.93.0/24")
         self._dead = ""
+        self._loop = asyncio.new_event_loop()
         try:
             self._swarm.init()
             self._swarm.lab.join_all()
             self._swarm.build(IMAGE, busybox_context(self._swarm.directory))
             self._spread_image()
+            self._client = self._do(self._connected())
+            self._do(self._client.create(NetworkSpec(name=NETWORK)))
         except BaseException:
             self.close()
             raise
-        self._loop = asyncio.new_event_loop()
-        self._client = Client.local(self._swarm.run / "pyswarm.sock")
-        self._loop.run_until_complete(self._client.create(NetworkSpec(name=NETWORK)))
+
+    async def _connected(self) -> Client:
+        return Client.local(self._swarm.run / "pyswarm.sock")
 
     def _spread_image(self) -> None:
         """A global service brings the image to every node; then it goes."""
@@ -201,9 +203,9 @@ class Pyswarm:
         return next(node.id for node in nodes if node.description.hostname == name)
 
     def close(self) -> None:
-        with contextlib.suppress(AttributeError):
-            self._loop.run_until_complete(self._client.close())
-            self._loop.close()
+        if hasattr(self, "_client"):
+            self._do(self._client.close())
+        self._loop.close()
         self._swarm.leave()
 
 
@@ -241,14 +243,19 @@ def _filters(**filters: str) -> str:
 
 
 class DockerSwarm:
-    """Real Docker engines on bare machines of a lab, one manager and two workers."""
+    """Real Docker engines on bare machines of a lab, one manager and two workers. They have no way to the
+    internet, so that the engine's question for a newer image is answered at once."""
 
     title = "Docker Swarm"
 
     def __init__(self) -> None:
-        for program in ("dockerd", "containerd"):
+        for program, package in (
+            ("dockerd", "docker.io"),
+            ("containerd", "docker.io"),
+            ("docker-init", "tini"),
+        ):
             if shutil.which(program) is None:
-                raise MissingProgram(program, "docker.io", "--peer measures a real Docker Swarm")
+                raise MissingProgram(program, package, "--peer measures a real Docker Swarm")
         self._directory = Path(tempfile.mkdtemp(prefix="pspeer-", dir="/var/tmp"))
         self._lab = Lab.up(
             name="psd",
@@ -277,7 +284,6 @@ class DockerSwarm:
 
     def _start(self) -> None:
         for machine in self._lab.machines:
-            machine.exec("ip", "route", "add", "default", "via", self._lab.gateway)
             argv = [
                 "dockerd",
                 f"--data-root={machine.directory}/data",
@@ -430,9 +436,10 @@ def main() -> None:
     figures: dict[str, dict[str, float]] = {}
     if not given.only_peer:
         figures[Pyswarm.title] = run(Pyswarm, given.runs)
+        report(figures)
     if given.peer or given.only_peer:
         figures[DockerSwarm.title] = run(DockerSwarm, given.runs)
-    report(figures)
+        report(figures)
 
 
 if __name__ == "__main__":
