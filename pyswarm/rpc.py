@@ -249,7 +249,7 @@ class Stub:
         """`timeout` in seconds; `forwards` marks the calls as handed on for somebody else."""
         self._channel = channel
         self._timeout = timeout
-        self._metadata = ((FORWARDED_KEY, "1"),) if forwards else None
+        self._metadata: tuple[tuple[str, str], ...] | None = ((FORWARDED_KEY, "1"),) if forwards else None
         self._calls: dict[str, Any] = {}
 
     def _call(self, name: str) -> Any:

@@ -1,0 +1,186 @@
+"""A node's certificate and role: renewed in time, served without a restart, followed, and handed on honestly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from manager.ca import Authority, CAService
+from manager.main import served_certificate
+from manager.sealer import Sealer, new_key
+from manager.store import Put
+from manager.store.memory import MemoryStore
+from manager.switch import Switch
+from node_agent.identity import Identity, wanted_role
+from pyswarm import pki
+from pyswarm.api import IssueResponse, RenewRequest
+from pyswarm.clock import SystemClock
+from pyswarm.errors import PermissionDenied, Unavailable
+from pyswarm.nodeconfig import NodeConfig, write_private
+from pyswarm.objects import ManagerStatus, Node
+from pyswarm.rpc import FOR_KEY, FORWARDED_KEY, TLS, Peer, Stub, add_service, channel, identify_tls
+from pyswarm.specs import ClusterSpec, NodeSpec
+
+DAY = 86_400.0
+STATUS = ManagerStatus(raft_id="a")
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "now", "wanted"),
+    [
+        ("manager", None, "worker", "manager"),
+        ("worker", STATUS, "manager", "manager"),
+        ("worker", None, "manager", "worker"),
+        ("worker", None, "worker", "worker"),
+    ],
+)
+def test_a_manager_stays_one_until_raft_has_let_it_go(
+    spec: str, status: ManagerStatus | None, now: str, wanted: str
+) -> None:
+    node = Node(id="n", spec=replace(NodeSpec(), role=spec), manager_status=status)  # type: ignore[arg-type]
+    assert wanted_role(node, now) == wanted
+    assert wanted_role(None, now) == now
+
+
+@dataclass
+class Ca:
+    """A cluster's CA, and one node of it."""
+
+    directory: Path
+    authority: Authority = field(default_factory=lambda: Authority(Sealer(new_key()), SystemClock()))
+
+    def __post_init__(self) -> None:
+        self.cluster = self.authority.create_cluster("c1", ClusterSpec())
+
+    def pair(self, role: pki.Role = "worker", age: float = 0.0, id: str = "n1") -> pki.KeyPair:
+        subject = pki.Subject(id, role, "c1")
+        return pki.issue(self.authority.root(self.cluster), subject, SystemClock().now() - age)
+
+    def tls(self, pair: pki.KeyPair) -> TLS:
+        return TLS(self.cluster.root_ca.cert.encode(), pair.cert, pair.key)
+
+    def config(self, pair: pki.KeyPair, **settings: str) -> NodeConfig:
+        config = NodeConfig(node_id="n1", cluster_id="c1", state_dir=str(self.directory), **settings)  # type: ignore[arg-type]
+        config.certs.mkdir(exist_ok=True)
+        for name, data in (("ca", self.cluster.root_ca.cert.encode()), ("node", pair.cert)):
+            write_private(config.certs / f"{name}.pem", data)
+        write_private(config.certs / "node.key", pair.key)
+        return config
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Ca:
+    return Ca(tmp_path)
+
+
+async def renewed(ca: Ca, age: float) -> tuple[list[str], NodeConfig]:
+    """The requests that an agent makes whose certificate is that old, and its settings afterwards."""
+    config = replace(ca.config(ca.pair(age=age)), run_dir=str(ca.directory / "run"))
+    asked: list[str] = []
+    changed = asyncio.Event()
+    answered = asyncio.Event()
+    node = Node(id="n1")
+
+    async def renew(csr: str) -> IssueResponse:
+        asked.append(csr)
+        if len(asked) == 1:
+            raise Unavailable("no manager is connected")
+        answered.set()
+        return IssueResponse(node_id="n1", cert=ca.authority.sign(ca.cluster, csr, node), role="worker")
+
+    identity = Identity(
+        config=lambda: config, save=lambda new: None, renew=renew, changed=changed.set, clock=SystemClock()
+    )
+    identity.told(node)
+    work = asyncio.ensure_future(identity.run())
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), 5.0 if age else 0.2)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    return asked, config
+
+
+async def test_an_old_certificate_is_renewed_for_the_same_key(ca: Ca) -> None:
+    asked, config = await renewed(ca, 80 * DAY)
+    assert len(asked) == 2, "asked again when no manager was connected"
+    found = pki.identity(config.cert("node.pem"))
+    assert found.not_before > SystemClock().now() - DAY
+    ssl_context = ssl.create_default_context(cadata=config.cert("ca.pem").decode())
+    ssl_context.load_cert_chain(config.certs / "node.pem", config.certs / "node.key")
+
+
+async def test_a_young_certificate_stays(ca: Ca) -> None:
+    asked, _ = await renewed(ca, 0.0)
+    assert asked == []
+
+
+@contextlib.asynccontextmanager
+async def served(ca: Ca, handler: object) -> AsyncGenerator[tuple[int, NodeConfig]]:
+    """A manager's listener for the CA."""
+    config = ca.config(ca.pair("manager"), role="manager")
+    server = grpc.aio.server()
+    add_service(server, "CA", handler, identify_tls)
+    port = server.add_secure_port("127.0.0.1:0", served_certificate(config, mutual=True))
+    await server.start()
+    try:
+        yield port, config
+    finally:
+        await server.stop(None)
+
+
+async def test_a_renewed_certificate_is_shown_to_the_next_caller(ca: Ca) -> None:
+    async with served(ca, Switch("CA", None)) as (port, config):
+        shown = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+        new = ca.pair("manager")
+        write_private(config.certs / "node.key", new.key)
+        write_private(config.certs / "node.pem", new.cert)
+        other = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+    assert pki.identity(shown).serial != pki.identity(other).serial == pki.identity(new.cert).serial
+
+
+async def test_a_renewal_that_is_handed_on_is_the_callers(ca: Ca) -> None:
+    store = MemoryStore()
+    await store.commit(
+        [Put(ca.cluster), Put(Node(id="n1")), Put(Node(id="m2", spec=NodeSpec(role="manager")))]
+    )
+    leading = Switch("CA", None)
+    leading.leader_is_self(CAService(store, ca.authority, SystemClock(), list))
+    key = pki.new_key()
+    request = RenewRequest(csr=pki.create_request(key).decode())
+    async with served(ca, leading) as (port, _):
+        stubs: list[Stub] = []
+
+        def connect(address: str) -> Stub:
+            stubs.append(
+                Stub(channel(f"ipv4:{address}", tls=ca.tls(ca.pair("manager", id="m2"))), forwards=True)
+            )
+            return stubs[-1]
+
+        following = Switch("CA", connect)
+        following.leader_is(f"127.0.0.1:{port}")
+        answer = await following.renew(request, Peer("worker", "n1", "c1"))  # type: ignore[attr-defined]
+        assert (answer.node_id, answer.role) == ("n1", "worker")
+        assert pki.identity(answer.cert).node_id == "n1"
+        # A worker that says it were handing on a call of a manager's is what its certificate says.
+        liar = channel(f"ipv4:127.0.0.1:{port}", tls=ca.tls(ca.pair("worker")))
+        own = Stub(liar)
+        own._metadata = ((FORWARDED_KEY, "1"), (FOR_KEY, "manager m2 c1"))  # pyright: ignore[reportPrivateUsage]
+        answer = await own.unary("CA.Renew", request)
+        assert answer.node_id == "n1"
+        own._metadata = ((FORWARDED_KEY, "1"), (FOR_KEY, "root m2 c1"))  # pyright: ignore[reportPrivateUsage]
+        assert (await own.unary("CA.Renew", request)).node_id == "n1"
+        forger = connect(f"127.0.0.1:{port}")
+        forger._metadata = ((FORWARDED_KEY, "1"), (FOR_KEY, "root m2 c1"))  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(PermissionDenied, match="handed on"):
+            await forger.unary("CA.Renew", request)
+        for stub in (*stubs, own):
+            await stub.close()
