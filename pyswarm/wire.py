@@ -23,7 +23,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
-from pyswarm.objects import KINDS, Kind, Object
+from pyswarm.objects import KINDS, Assignments, Kind, Object
 
 T = TypeVar("T")
 
@@ -280,8 +280,61 @@ def _zero(field: Field) -> Callable[[], Any]:
             return lambda: _SCALARS[field.item][1]
 
 
+class _Shared:
+    """The serialised form of large values that many messages hold as the same object: each is encoded once.
+
+    Keeps a few of them, with the objects themselves, so that an id stays theirs.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._known: dict[int, tuple[object, bytes]] = {}
+
+    def encoded(self, obj: object) -> bytes:
+        known = self._known.pop(id(obj), None)
+        if known is None:
+            known = (obj, _plain_bytes(obj))
+            if len(self._known) >= self._size:
+                del self._known[next(iter(self._known))]
+        self._known[id(obj)] = known
+        return known[1]
+
+
+_shared = _Shared(32)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+@cache
+def _networks_tag() -> bytes:
+    """What stands before each element of `Assignments.networks`: field number and wire type 2."""
+    number = _message_class(Assignments).DESCRIPTOR.fields_by_name["networks"].number
+    return _varint(number << 3 | 2)
+
+
+def _assignments_bytes(obj: Assignments) -> bytes:
+    """The tables of networks are the same objects for all nodes, and may be large; protobuf lets the elements
+    of a repeated field be appended."""
+    parts = [_plain_bytes(dataclasses.replace(obj, networks=()))]
+    for table in obj.networks:
+        data = _shared.encoded(table)
+        parts += [_networks_tag(), _varint(len(data)), data]
+    return b"".join(parts)
+
+
 def to_bytes(obj: Any) -> bytes:
     """Serialise any of the contract's dataclasses."""
+    return _assignments_bytes(obj) if type(obj) is Assignments and obj.networks else _plain_bytes(obj)
+
+
+def _plain_bytes(obj: Any) -> bytes:
     message = _message_class(type(obj))()
     _filler(type(obj))(message, obj)
     return message.SerializeToString()

@@ -201,6 +201,41 @@ def test_bytes_that_are_no_message_are_refused() -> None:
         wire.from_bytes(Task, b"\xff\xff\xff")
 
 
+def _member(task_id: str, address: str) -> objects.Member:
+    return objects.Member(
+        task_id=task_id,
+        service_id="s",
+        node_id="n",
+        node_addr="192.0.2.1",
+        address=address,
+        mac_address="02:00:00:00:00:01",
+        healthy=True,
+    )
+
+
+def test_tables_that_many_assignments_share_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = tuple(
+        objects.NetworkTable(
+            network=objects.Network(id=f"net{n}"),
+            members=tuple(_member(f"{n}.{i}", f"10.0.{n}.{i}") for i in range(200)),
+        )
+        for n in range(40)
+    )
+    encoded: list[str] = []
+    plain = wire._plain_bytes  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(wire, "_plain_bytes", lambda obj: (encoded.append(type(obj).__name__), plain(obj))[1])  # type: ignore[func-returns-value]
+    for sequence in range(3):
+        for table in tables[:20]:
+            sent = objects.Assignments(sequence=sequence, networks=(table, tables[0]), removed_tasks=("t",))
+            data = wire.to_bytes(sent)
+            assert data != b""
+            assert wire.from_bytes(objects.Assignments, data) == sent
+    assert encoded.count("NetworkTable") == 20
+    everything = objects.Assignments(networks=tables)  # more than are kept
+    assert wire.from_bytes(objects.Assignments, wire.to_bytes(everything)) == everything
+    assert wire.from_bytes(objects.Assignments, wire.to_bytes(everything)) == everything
+
+
 if __name__ == "__main__":
     known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     for message_name, its in numbers().items():
