@@ -134,7 +134,7 @@ def test_members_of_a_network_are_those_of_all_nodes() -> None:
         service_id="db",
         node_id="b",
         node_addr="192.0.2.2",
-        address="10.0.1.5",
+        address="10.1.0.5",
         mac_address="02:42:0a:00:01:05",
         healthy=False,
         names=(f"db.1.{far.id}", "db.1", far.id[:12]),
@@ -178,7 +178,7 @@ def test_services_with_their_virtual_ips_and_names() -> None:
     cell.deploy(service("app", networks=[wish, "other"]), 1, "a")
     cell.deploy(service("rr", networks=["net"], mode="dnsrr", created=2), 1, "b")
     app, rr = table(cell.told("a"), "net").services
-    assert (app.name, app.mode, app.vip, app.names) == ("app", "vip", "10.0.1.2", ("app", "api", "backend"))
+    assert (app.name, app.mode, app.vip, app.names) == ("app", "vip", "10.1.0.2", ("app", "api", "backend"))
     assert (rr.name, rr.mode, rr.vip, rr.names) == ("rr", "dnsrr", "", ("rr",))
     [elsewhere] = table(cell.told("a"), "other").services
     assert elsewhere.names == ("app",)
