@@ -223,7 +223,6 @@ def rendered(project: Project, format: str, *, keep_env_files: bool = False) -> 
 
 _LISTS = ("services", "images", "volumes", "networks", "models", "profiles", "variables", "environment")
 _CONFIG_REFUSED = {
-    "no_interpolate": "variables are always filled in, for what follows is checked with their values",
     "no_normalize": "the canonical form is the only one",
     "no_path_resolution": "the canonical form has absolute paths",
     "resolve_image_digests": "`pyswarm stack deploy` pins images when it deploys",
@@ -254,7 +253,7 @@ _CONFIG_REFUSED = {
 @click.option("--hash", "hash_of", default="", metavar="SERVICE|*", help="Print the service config hash.")
 @click.option("--no-env-resolution", is_flag=True, help="Keep env_file entries.")
 @click.option("--no-consistency", is_flag=True, hidden=True)
-@click.option("--no-interpolate", is_flag=True, help="Not supported.")
+@click.option("--no-interpolate", is_flag=True, help="Don't interpolate environment variables.")
 @click.option("--no-normalize", is_flag=True, help="Not supported.")
 @click.option("--no-path-resolution", is_flag=True, help="Not supported.")
 @click.option("--resolve-image-digests", is_flag=True, help="Not supported.")
@@ -273,6 +272,7 @@ def config(
     hash_of: str,
     no_env_resolution: bool,
     no_consistency: bool,
+    no_interpolate: bool,
     names: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -282,6 +282,15 @@ def config(
             refuse(f"--{key.replace('_', '-')}", why)
     if no_consistency:
         warn("warning: --no-consistency has no effect: the model is always checked")
+    if no_interpolate:
+        others = [each for each in _LISTS if options[f"list_{each}"]]
+        if others or hash_of or names:
+            raise Invalid(
+                "--no-interpolate prints the whole model: it goes with --format, --output and --quiet alone"
+            )
+        text = _template(files, project_name, env_files, profiles, project_directory, format)
+        _printed("" if quiet else text, output)
+        return
     project = _loaded(files, project_name, env_files, profiles, project_directory, strict)
     show_warnings(project.warnings)
     if names:
@@ -295,10 +304,45 @@ def config(
         text = _hashes(project, hash_of)
     else:
         text = rendered(project, format, keep_env_files=no_env_resolution)
+    _printed(text, output)
+
+
+def _printed(text: str, output: str) -> None:
+    """To the file, or standard output."""
     if output:
         Path(output).write_text(text)
     else:
         click.echo(text, nl=False)
+
+
+def _template(
+    files: tuple[str, ...],
+    name: str,
+    env_files: tuple[str, ...],
+    profiles: tuple[str, ...],
+    directory: str,
+    format: str,
+) -> str:
+    """The model with the variables left in place."""
+    from compose.errors import ComposeErrors
+    from compose.load import load_template
+    from compose.project import render
+
+    said = settings()
+    place = directory or said.directory
+    try:
+        value = load_template(
+            [*said.files, *files],
+            project_directory=Path(place) if place else None,
+            project_name=name or said.name or None,
+            env_files=[Path(each) for each in (*said.env_files, *env_files)],
+            environ=os.environ,
+            profiles=(*said.profiles, *profiles),
+            stdin=sys.stdin.read,
+        )
+    except ComposeErrors as errors:
+        raise explained(errors) from None
+    return render(value, "json" if format == "json" else "yaml")
 
 
 def _narrowed(project: Project, names: Sequence[str]) -> Project:
