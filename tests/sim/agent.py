@@ -194,11 +194,19 @@ class Agent:
         async with asyncio.timeout(RPC_TIMEOUT):
             answer = await call()
             if duplicate and self._rng.random() < self._weather.duplicate:
-                answer = await call()
+                self._spawn(self._again(dispatcher, call))
         await asyncio.sleep(self._rng.uniform(0.0, self._weather.delay))
         if lost or self.cut:
             raise Unavailable("no answer")
         return answer
+
+    async def _again(self, dispatcher: Dispatcher, call: Callable[[], Awaitable[object]]) -> None:
+        """The same message once more, after others that were sent later."""
+        await asyncio.sleep(self._rng.uniform(0.0, 10.0))
+        if self._serves(dispatcher):
+            with contextlib.suppress(PyswarmError, TimeoutError):
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    await call()
 
     async def _watch(self, messages: AsyncIterator[SessionMessage]) -> None:
         async for _ in messages:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Literal
 
 from manager.controller import Transaction
 from manager.desired import create_service, rollback_service, update_service
@@ -35,6 +36,12 @@ from tests.sim.invariants import live
 Step = Callable[[SimCluster], Awaitable[None]]
 
 NAMES = ("web", "api", "db", "worker", "agent", "backup")
+KINDS: tuple[Literal["replicated", "global", "replicated-job", "global-job"], ...] = (
+    "replicated",
+    "global",
+    "replicated-job",
+    "global-job",
+)
 GOOD = ("ok:1", "ok:2", "ok:3", "slow:1")
 BAD = ("crash:1", "late:1", "flaky:1", "missing:1", "stuck:1")
 
@@ -65,7 +72,7 @@ def _restart(rng: random.Random, job: bool) -> RestartPolicy:
 
 
 def _mode(rng: random.Random) -> ServiceMode:
-    kind = rng.choice(("replicated",) * 5 + ("global",) * 2 + ("replicated-job",) * 2 + ("global-job",))
+    (kind,) = rng.choices(KINDS, (5, 2, 2, 1))
     return ServiceMode(
         kind=kind,
         replicas=rng.randint(0, 5),
@@ -188,7 +195,11 @@ async def change_image(sim: SimCluster) -> None:
     image = sim.rng.choice(GOOD + GOOD + BAD)
 
     def change(spec: ServiceSpec) -> ServiceSpec:
-        name = sim.rng.choice(("job:1", "job:2", "missing:1", "flaky:1")) if spec.mode.kind.endswith("job") else image
+        name = (
+            sim.rng.choice(("job:1", "job:2", "missing:1", "flaky:1"))
+            if spec.mode.kind.endswith("job")
+            else image
+        )
         container = replace(spec.task.container, image=name)
         return replace(spec, task=replace(spec.task, container=container))
 

@@ -220,7 +220,10 @@ def _counts(service: Service, tasks: list[Task], world: World) -> None:
         require(all(n == 1 for n in done.values()), f"{name} completed a slot twice")
         require(len(done) <= mode.total_completions, f"{name} completed {len(done)} times")
     old = [t for t in kept if (t.job_iteration or 0) != current]
-    require(service.spec.cron is not None or not old, f"{name} keeps tasks of a former iteration")
+    cron = service.spec.cron
+    require(cron is not None or not old, f"{name} keeps tasks of a former iteration")
+    if cron is not None and cron.concurrency != "allow":
+        require(not any(live(t) for t in old), f"{name} runs two iterations at a time")
 
 
 def _history(service: Service, tasks: list[Task], world: World) -> None:

@@ -28,7 +28,7 @@ from manager.orchestrator import (
     update,
 )
 from manager.scheduler import filters, scheduler
-from manager.state import Reconciler, State, View
+from manager.state import Reconciler, State
 from manager.store import Fence, Store
 from pyswarm.clock import Clock
 from pyswarm.objects import Task, TaskState, TaskStatus
@@ -103,11 +103,6 @@ def _almost_anything(task: Task) -> bool:
     return task.status.state != TaskState.PREPARING
 
 
-def _services_only(view: View, kind: str, key: str) -> str:
-    del view
-    return key if kind == "service" else ""
-
-
 def _newest_word(old: TaskStatus, new: TaskStatus) -> TaskStatus:
     del old
     return new
@@ -135,7 +130,7 @@ MUTANTS: dict[str, Bug] = {
     "global services stay where they do not fit any more": _set(global_, "keeps_tasks", _always(True)),
     "a returning node is not noticed": _set(services, "_keys_of_node", _always([])),
     "a new leader looks at nothing": _set(services.ServiceOrchestrator, "everything", _always([])),
-    "job slots lose their alarms": _set(services, "_whole", _services_only),
+    "the alarms of slots are not heard": _set(services, "_reconcile_slot", _always(None)),
     "an ended task keeps its slot": _set(restart, "should_restart", _always(False)),
     "every version of a spec looks the same": _set(tasks, "same_work", _always(True)),
     "the scheduler ignores what nodes can hold": _both(
@@ -146,7 +141,7 @@ MUTANTS: dict[str, Bug] = {
     ),
     "reports go back in time": _set(dispatcher, "merged", _newest_word),
     "a deposed leader may write": _set(cluster, "Controller", _Unfenced),
-    "a cron job does not remember that it ran": _set(cron, "_may_start", _always(True)),
+    "a cron job does not wait for the run before": _set(cron, "_may_start", _always(True)),
 }
 """Name of the bug: how it is patched in."""
 
