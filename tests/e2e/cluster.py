@@ -92,7 +92,7 @@ class Cluster:
         return result.stdout
 
     def run_cli(
-        self, *arguments: str, input: str = "", cwd: Path | None = None
+        self, *arguments: str, input: str = "", cwd: Path | None = None, seconds: float = 240
     ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "pyswarm.cli.main", *arguments]
         return subprocess.run(
@@ -103,7 +103,7 @@ class Cluster:
             env=self.environment,
             input=input,
             cwd=cwd,
-            timeout=240,
+            timeout=seconds,
         )
 
     # ------------------------------------------------------------------------------ the API

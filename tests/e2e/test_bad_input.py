@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm import daemon
+from pyswarm import daemons
 from pyswarm.objects import KINDS, TaskState
 from pyswarm.specs import ContainerSpec, ServiceMode, ServiceSpec, TaskSpec
 from tests.e2e.cluster import SLEEPER, Cluster, until
@@ -77,6 +77,10 @@ WRONG_FILES = {
     "undefined": (
         'services:\n  a: {image: busybox, networks: [x], volumes: ["data:/d"], secrets: [s]}\n',
         ['network "x" is not defined', 'volume "data" is not defined', 'secret "s" is not defined'],
+    ),
+    "secret without its file": (
+        "services:\n  a: {image: busybox, secrets: [s]}\nsecrets:\n  s: {file: ./none.txt}\n",
+        ["none.txt"],
     ),
     "not YAML": ("services: [\n", ["compose.yml:"]),
     "missing variable": (
@@ -319,12 +323,12 @@ def test_damaged_records_of_the_agent(own: Cluster) -> None:
     """The managers know better anyhow: afterwards just what is desired runs, and once."""
     with_two(own)
     config = own.config
-    daemon.stop(config)
+    daemons.stop(config)
     records = [path for path in (own.state / "agent" / "tasks").glob("*/*") if path.is_file()]
     assert records, "no records: the test shows nothing"
     for number, path in enumerate(sorted(records)):
         path.write_bytes(b"" if number % 2 else os.urandom(64))
-    daemon.start(config)
+    daemons.start(config)
     until(lambda: own.run_cli("service", "ls").returncode == 0, "the manager answers")
     tasks = own.wait_running("web", 2)
     until(lambda: sorted(own.containers()) == sorted(t.id for t in tasks), "just the desired containers run")
@@ -335,12 +339,12 @@ def test_damaged_data_of_etcd(own: Cluster) -> None:
     """Containers go on; commands say what is damaged and how to get out of it."""
     with_two(own)
     config = own.config
-    daemon.stop(config)
+    daemons.stop(config)
     data = own.state / "etcd" / "data"
     for path in [*data.rglob("*.wal"), *data.rglob("db")]:
         with path.open("r+b") as file:
             file.write(os.urandom(16384))
-    daemon.start(config)
+    daemons.start(config)
 
     def told() -> str:
         result = own.run_cli("service", "ls")

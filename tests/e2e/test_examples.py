@@ -20,7 +20,7 @@ import pytest
 from tests.e2e.cluster import Cluster, until
 from tests.e2e.machine import Machine
 
-pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(700)]
 
 ROOT = Path(__file__).parents[2]
 STACKS = ROOT / "examples" / "stacks"
@@ -67,7 +67,9 @@ def test_example(stage: Cluster, name: str, monkeypatch: pytest.MonkeyPatch) -> 
     before, machine = names(stage), Machine.look(str(stage.directory))
     volumes = set(stage.cli("volume", "ls", "-q").split())
     try:
-        stage.cli("stack", "deploy", "--timeout", "200s", "-c", str(compose), name)
+        deploy = ("stack", "deploy", "--timeout", "200s", "-c", str(compose), name)
+        first = stage.run_cli(*deploy, seconds=500)
+        assert first.returncode == 0, first.stdout + first.stderr
         assert check(stage, name), "the check says what it saw"
         again = stage.cli("stack", "deploy", "--timeout", "100s", "-c", str(compose), name)
         assert "is up to date" in again, "a second deploy of the same file changes nothing"
