@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from pyswarm import daemon, pki
+from pyswarm import daemons, pki
 from pyswarm.api import IssueResponse
 from pyswarm.clock import Clock
 from pyswarm.errors import PyswarmError, Unavailable
@@ -79,13 +79,13 @@ class Identity:
             await self._new_certificate(role)
             config = replace(config, role=role)
             self._save(config)
-            await asyncio.to_thread(daemon.follow_role, config)
+            await asyncio.to_thread(daemons.follow_role, config)
             self._changed()
         elif self._due(config):
             await self._new_certificate(role)
             self._changed()
         elif self._node is not None:
-            await asyncio.to_thread(daemon.follow_role, config, only_if_needed=True)
+            await asyncio.to_thread(daemons.follow_role, config, only_if_needed=True)
 
     def _due(self, config: NodeConfig) -> bool:
         who = pki.identity(config.cert("node.pem"))

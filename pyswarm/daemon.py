@@ -13,7 +13,6 @@ import ipaddress
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -21,22 +20,30 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyswarm import nodeconfig, supervisor, tmpfs
 from pyswarm.clock import RandomIds, SystemClock
+from pyswarm.daemons import (
+    delete,
+    last_words,
+    start,
+    stop,
+    systemd_runs,
+    wait_for,
+)
 from pyswarm.errors import Conflict, Fatal, Invalid, NotFound, PyswarmError, Unavailable
 from pyswarm.nodeconfig import NodeConfig, Ports
 from pyswarm.specs import ClusterSpec, NodeSpec
 
+if TYPE_CHECKING:
+    from manager.backup import Backup
+
 ANY_ADDRESS = "0.0.0.0"
 START_TIMEOUT = 60.0
 """Seconds for the daemons to answer after `init`."""
-STOP_TIMEOUT = 60.0
 DEMOTE_TIMEOUT = 90.0
 """Seconds for a manager that leaves to be taken out of Raft and to become a worker."""
-UNITS = ("pyswarm-manager.service", "pyswarm-agent.service")
-UNIT_DIR = Path("/etc/systemd/system")
 
 PROGRAMS: Mapping[str, str] = {
     "etcd": "etcd-server",
@@ -81,6 +88,8 @@ class InitOptions:
     insecure_registries: tuple[str, ...] = ()
     generic_resources: tuple[str, ...] = ()
     log_format: str = "text"
+    restore: Path | None = None
+    """A backup to start the cluster from; its settings are those of the backup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +119,9 @@ def init(options: InitOptions) -> InitResult:
     spec = _cluster_spec(options)
     _check_ports(config)
     from manager import bootstrap
+    from pyswarm.objects import Cluster
 
+    backup = _backup(options.restore) if options.restore else None
     created = not options.state_dir.exists()
     try:
         options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,12 +130,26 @@ def init(options: InitOptions) -> InitResult:
         node = NodeSpec(
             role="manager", availability=_availability(options.availability), labels=options.labels
         )
-        bootstrap.prepare(config, spec, node, SystemClock(), RandomIds())
+        if backup is None:
+            bootstrap.prepare(config, spec, node, SystemClock(), RandomIds())
+        else:
+            cluster = next(
+                (o for o in backup.objects if isinstance(o, Cluster)), Cluster(id=config.cluster_id)
+            )
+            port = cluster.spec.data_path_port
+            config = replace(config, cluster_id=cluster.id, data_path_port=port)
+            bootstrap.prepare_restored(config, backup, node, SystemClock())
         start(config)
         return _wait_ready(config)
     except BaseException:
         undo(config, remove_all=created)
         raise
+
+
+def _backup(file: Path) -> Backup:
+    from manager import backup
+
+    return backup.load(file)
 
 
 def _recover(options: InitOptions) -> InitResult:
@@ -168,7 +193,7 @@ def bring_back(state: Path) -> bool:
 def wait_up(config: NodeConfig) -> None:
     """Until the daemons have begun their work. Raises Unavailable with what their logs say."""
     sign = config.socket if config.role == "manager" else config.run / "agent.lock"
-    if not _wait_for(sign.exists, START_TIMEOUT):
+    if not wait_for(sign.exists, START_TIMEOUT):
         raise Unavailable(f"the daemons did not start within {START_TIMEOUT:.0f} s:\n{last_words(config)}")
 
 
@@ -391,133 +416,6 @@ def _taken(config: NodeConfig, port: int) -> bool:
     return False
 
 
-# ---------------------------------------------------------------------------------------------- daemons
-
-
-def systemd_runs() -> bool:
-    """Whether systemd is this machine's init."""
-    return Path("/run/systemd/system").is_dir()
-
-
-def start(config: NodeConfig) -> None:
-    """Start the daemons; harmless when they run."""
-    (config.state / "log").mkdir(mode=0o700, exist_ok=True)
-    if config.service_manager != "systemd":
-        supervisor.ensure(config.state, config.run)
-        return
-    names = units(config)
-    for name, text in names.items():
-        (UNIT_DIR / name).write_text(text)
-    _systemctl("daemon-reload")
-    _systemctl("enable", "--now", *names)
-
-
-def units(config: NodeConfig) -> Mapping[str, str]:
-    """The systemd units of this node: name -> text."""
-    daemons = {"manager": "manager.main", "agent": "node_agent.main"}
-    if config.role != "manager":
-        del daemons["manager"]
-    return {f"pyswarm-{name}.service": _unit(config, name, module) for name, module in daemons.items()}
-
-
-def _unit_word(text: str) -> str:
-    """One word of a command line in a unit: quoted, and nothing in it means anything to systemd."""
-    for special, plain in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
-        text = text.replace(special, plain)
-    return f'"{text}"'
-
-
-def _unit(config: NodeConfig, name: str, module: str) -> str:
-    python = _unit_word(sys.executable)
-    return f"""[Unit]
-Description=pyswarm {name}
-After=network-online.target
-Wants=network-online.target
-StartLimitIntervalSec=0
-
-[Service]
-ExecStartPre={python} -m pyswarm.tmpfs {_unit_word(config.run_dir)}
-ExecStart={python} -m {module} {_unit_word(config.state_dir)}
-Restart=always
-RestartSec=100ms
-# Containers, their monitors and etcd's data outlive a restart of the daemon.
-KillMode={"process" if name == "agent" else "mixed"}
-Delegate=yes
-LimitNOFILE=infinity
-TasksMax=infinity
-OOMScoreAdjust=-500
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-
-def _systemctl(*arguments: str) -> None:
-    result = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise Fatal(f"systemctl {' '.join(arguments)} failed: {result.stderr.strip()}")
-
-
-def stop(config: NodeConfig) -> None:
-    """End the daemons and wait until they are gone; containers stay."""
-    if config.service_manager == "systemd":
-        names = [name for name in units(config) if (UNIT_DIR / name).exists()]
-        if names:
-            _systemctl("disable", "--now", *names)
-        for name in names:
-            (UNIT_DIR / name).unlink(missing_ok=True)
-        _systemctl("daemon-reload")
-        return
-    deadline = time.monotonic() + STOP_TIMEOUT
-    locks = {name: config.run / f"{name}.lock" for name in ("supervisor", "agent", "manager")}
-    # Whoever is left brings the others back, so none of the three may hold its lock when this is done.
-    while any(map(supervisor.holder, locks.values())):
-        for name, lock in locks.items():
-            if not (pid := supervisor.holder(lock)):
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-            if not _wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 25.0):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if time.monotonic() > deadline:
-                raise Unavailable(f"the {name} (process {pid}) does not end: see {config.state / 'log'}")
-
-
-def follow_role(config: NodeConfig, *, only_if_needed: bool = False) -> None:
-    """Start or end this node's manager, as the role in the settings (which are saved already) asks for. A manager
-    that ends leaves nothing: what it had, the other managers have."""
-    alive = bool(supervisor.holder(config.run / "manager.lock"))
-    left = alive or (config.state / "etcd").exists() or (config.state / "manager").exists()
-    if only_if_needed and (alive if config.role == "manager" else not left):
-        return
-    if config.service_manager != "systemd":
-        if pid := supervisor.holder(config.run / "supervisor.lock"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGHUP)
-    elif config.role == "manager":
-        start(config)
-    else:
-        _systemctl("disable", "--now", UNITS[0])
-        (UNIT_DIR / UNITS[0]).unlink(missing_ok=True)
-        _systemctl("daemon-reload")
-    if config.role == "manager":
-        return
-    if not _wait_for(lambda: not supervisor.holder(config.run / "manager.lock"), STOP_TIMEOUT):
-        raise Unavailable(f"the manager does not end: see {config.state / 'log'}")
-    for path in (config.state / "etcd", config.state / "manager", config.run / "manager", config.socket):
-        _delete(path)
-
-
-def _wait_for(condition: Any, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return bool(condition())
-
-
 def _wait_ready(config: NodeConfig) -> InitResult:
     import asyncio
 
@@ -544,16 +442,6 @@ async def _ready(config: NodeConfig) -> InitResult:
             reason = str(error)
         await asyncio.sleep(0.05)
     raise Unavailable(f"the node was not ready within {START_TIMEOUT:.0f} s: {reason}\n{last_words(config)}")
-
-
-def last_words(config: NodeConfig) -> str:
-    """The last lines of the daemons' logs."""
-    words: list[str] = []
-    for name in ("supervisor", "manager", "agent"):
-        with contextlib.suppress(OSError):
-            lines = (config.state / "log" / f"{name}.log").read_text().splitlines()[-3:]
-            words += [f"  {name}: {line}" for line in lines]
-    return "\n".join(words)
 
 
 # ---------------------------------------------------------------------------------------------- leave
@@ -604,7 +492,7 @@ def _resigned(config: NodeConfig) -> NodeConfig:
             "leave all the same"
         )
     asyncio.run(_demote_self(config))
-    if not _wait_for(lambda: nodeconfig.load(config.state).role == "worker", DEMOTE_TIMEOUT):
+    if not wait_for(lambda: nodeconfig.load(config.state).role == "worker", DEMOTE_TIMEOUT):
         raise Unavailable(
             f"this node was demoted, but has not become a worker within {DEMOTE_TIMEOUT:.0f} s: try again, or use "
             f"--force\n{last_words(config)}"
@@ -653,14 +541,7 @@ def _forget(config: NodeConfig, *, purge: bool) -> None:
     for parent, kept in ((agent, KEPT), (config.state, ("agent",))):
         for path in parent.iterdir() if parent.is_dir() else ():
             if path.name not in kept:
-                _delete(path)
+                delete(path)
     for path in (agent, config.state):
         with contextlib.suppress(OSError):
             path.rmdir()
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

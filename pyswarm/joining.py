@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from pyswarm import daemon, nodeconfig, pki, tmpfs
+from pyswarm import daemon, daemons, nodeconfig, pki, tmpfs
 from pyswarm.api import Empty, IssueRequest, IssueResponse, RootCAResponse
 from pyswarm.clock import RandomIds
 from pyswarm.errors import Conflict, Invalid, Unavailable
@@ -82,7 +82,7 @@ def join(options: JoinOptions) -> NodeConfig:
     try:
         _write(config, admission)
         tmpfs.ensure(config.run)
-        daemon.start(config)
+        daemons.start(config)
         _wait_registered(config)
     except BaseException:
         daemon.undo(config, remove_all=created)
@@ -100,7 +100,7 @@ def _wait_manages(config: NodeConfig) -> None:
             raise Unavailable(
                 f"this node has joined, but its manager has not become one of the managers within "
                 f"{MANAGER_TIMEOUT:.0f} s. It goes on trying; to give up, run `pyswarm node demote "
-                f"{config.node_id}` on another manager\n{daemon.last_words(config)}"
+                f"{config.node_id}` on another manager\n{daemons.last_words(config)}"
             )
         time.sleep(0.05)
 
@@ -113,7 +113,7 @@ def _wait_registered(config: NodeConfig) -> None:
             raise Unavailable(
                 f"the agent has not registered within {REGISTER_TIMEOUT:.0f} s, so this machine has not joined. "
                 f"The cluster keeps a record of the attempt: remove it with `pyswarm node rm {config.node_id}`\n"
-                + daemon.last_words(config)
+                + daemons.last_words(config)
             )
         time.sleep(0.02)
 
@@ -171,7 +171,7 @@ def _config(options: JoinOptions, admission: Admission, advertise: str) -> NodeC
         link_prefix=options.link_prefix,
         insecure_registries=options.insecure_registries,
         generic_resources=options.generic_resources,
-        service_manager="systemd" if daemon.systemd_runs() else "supervisor",
+        service_manager="systemd" if daemons.systemd_runs() else "supervisor",
     )
 
 

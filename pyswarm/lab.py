@@ -191,10 +191,10 @@ class Machine:
 _START = """
 import sys
 from pathlib import Path
-from pyswarm import daemon, nodeconfig, tmpfs
+from pyswarm import daemons, nodeconfig, tmpfs
 config = nodeconfig.load(Path(sys.argv[1]))
 tmpfs.ensure(config.run)
-daemon.start(config)
+daemons.start(config)
 """
 
 

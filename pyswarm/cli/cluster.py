@@ -10,7 +10,7 @@ import click
 
 from pyswarm.cli import human, values
 from pyswarm.cli.app import App, connected, current_app, warn
-from pyswarm.cli.lazy import GoCommand, LazyGroup
+from pyswarm.cli.lazy import Entry, GoCommand, LazyGroup
 from pyswarm.cli.service_flags import DURATION
 from pyswarm.cli.table import executed, inspected, parsed
 from pyswarm.errors import NotFound, PyswarmError
@@ -161,12 +161,12 @@ def init(
 @click.command(cls=GoCommand)
 def start() -> None:
     """Start this node's daemons, where they do not run: after a reboot without systemd."""
-    from pyswarm import daemon, nodeconfig
+    from pyswarm import daemon, daemons, nodeconfig
 
     app = current_app()
     config = nodeconfig.load(app.state_dir)
     daemon.check_machine()
-    daemon.start(config)
+    daemons.start(config)
     daemon.wait_up(config)
     click.echo(f"Node {config.node_id} is up.")
 
@@ -400,7 +400,13 @@ def _server(app: App) -> tuple[Mapping[str, Any] | None, PyswarmError | None]:
 # ------------------------------------------------------------------------------------------- docker's spelling
 
 
-@click.group(cls=LazyGroup)
+@click.group(
+    cls=LazyGroup,
+    entries={
+        "backup": Entry("pyswarm.cli.backup:backup", "Save the cluster's state in a file"),
+        "restore": Entry("pyswarm.cli.backup:restore", "Start a cluster from a backup"),
+    },
+)
 def swarm() -> None:
     """The commands above by the names that docker has for them."""
 

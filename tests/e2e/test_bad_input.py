@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm import daemons
+from pyswarm import daemon, daemons
 from pyswarm.objects import KINDS, TaskState
 from pyswarm.specs import ContainerSpec, ServiceMode, ServiceSpec, TaskSpec
 from tests.e2e.cluster import SLEEPER, Cluster, until

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm import daemon
+from pyswarm import daemons
 from pyswarm.objects import TaskState
 from pyswarm.specs import (
     ContainerSpec,
@@ -62,7 +62,7 @@ def test_everything_comes_back(own: Cluster) -> None:
     own.ask(lambda client: client.create(ServiceSpec(name="web", task=task, mode=ServiceMode(replicas=3))))
     before = {t.id for t in own.wait_running("web", 3)}
     crash(own)
-    daemon.start(own.config)
+    daemons.start(own.config)
     until(lambda: own.pid("agent") and (own.run / "pyswarm.sock").exists(), "the daemons are up")
     # Until the agent has registered, the managers believe what was true before.
     until(lambda: not before & {t.id for t in own.running("web")}, "the lost tasks are known to be lost")
