@@ -11,10 +11,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from manager.backup import Backup
 from manager.ca import Authority
 from manager.sealer import Sealer
 from pyswarm import nodeconfig, pki, wire
 from pyswarm.clock import Clock, IdSource
+from pyswarm.errors import Invalid
 from pyswarm.nodeconfig import NodeConfig, write_private
 from pyswarm.objects import (
     Cluster,
@@ -45,12 +47,44 @@ def prepare(
     node = _first_node(config, node_spec, clock.now())
     pair = authority.issue_node(cluster, node)
     node = replace(node, certificate_serial=pki.identity(pair.cert).serial)
-    write_private(config.certs / "ca.pem", cluster.root_ca.cert.encode())
-    write_private(config.certs / "node.pem", pair.cert)
-    write_private(config.certs / "node.key", pair.key)
+    _write_identity(config, cluster, pair)
     _save_records(state / RECORDS, [cluster, node, *_networks(ids, clock.now())])
     nodeconfig.save(config)
     return cluster
+
+
+def prepare_restored(config: NodeConfig, backup: Backup, node_spec: NodeSpec, clock: Clock) -> None:
+    """Write everything that the first manager of a cluster from a backup starts from. The nodes that were managers
+    are workers from now on: their copies of the state are not this cluster's any more. Raises Invalid for a backup
+    without a cluster or its keys."""
+    state, now = config.state, clock.now()
+    cluster = next((o for o in backup.objects if isinstance(o, Cluster)), None)
+    if cluster is None or not backup.seal_keys:
+        raise Invalid("the backup lacks the cluster's record, or the keys to its secrets: use a complete one")
+    for part in ("certs", "manager", "log"):
+        (state / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+    sealer = Sealer(*backup.seal_keys)
+    sealer.save(state / SEAL_KEY)
+    node = _first_node(config, node_spec, now)
+    pair = Authority(sealer, clock).issue_node(cluster, node)
+    node = replace(node, certificate_serial=pki.identity(pair.cert).serial)
+    records: list[Object] = [node]
+    for obj in backup.objects:
+        if isinstance(obj, Node) and (obj.manager_status is not None or obj.spec.role == "manager"):
+            cluster = Authority.revoke(cluster, obj, now)
+            obj = replace(obj, role="worker", spec=replace(obj.spec, role="worker"), manager_status=None)
+        if not isinstance(obj, Cluster):
+            records.append(obj)
+    fresh = [replace(o, meta=replace(o.meta, version=0)) for o in (cluster, *records)]
+    _write_identity(config, cluster, pair)
+    _save_records(state / RECORDS, fresh)
+    nodeconfig.save(config)
+
+
+def _write_identity(config: NodeConfig, cluster: Cluster, pair: pki.KeyPair) -> None:
+    write_private(config.certs / "ca.pem", cluster.root_ca.cert.encode())
+    write_private(config.certs / "node.pem", pair.cert)
+    write_private(config.certs / "node.key", pair.key)
 
 
 def _first_node(config: NodeConfig, spec: NodeSpec, now: float) -> Node:

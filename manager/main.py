@@ -34,6 +34,7 @@ from manager.sealer import Sealer
 from manager.store import Put, StaleWrite
 from manager.store.etcd import EtcdStore
 from manager.store.etcd_client import Tls
+from manager.store.layout import in_parts
 from manager.switch import Switch
 from pyswarm import __version__, nodeconfig, supervisor, telemetry, tmpfs
 from pyswarm.api import RotateRequest
@@ -160,8 +161,9 @@ class Manager:
     async def _write_first_records(self) -> None:
         objects = bootstrap.first_records(self._config.state)
         if objects:
-            with contextlib.suppress(StaleWrite):
-                await self._store.commit([Put(obj) for obj in objects])
+            for part in in_parts(Put(obj) for obj in objects):
+                with contextlib.suppress(StaleWrite):
+                    await self._store.commit(part)
             bootstrap.records_written(self._config.state)
 
     def _servers(self, inner: Path) -> list[grpc.aio.Server]:

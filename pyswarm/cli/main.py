@@ -18,9 +18,11 @@ from pyswarm.cli.lazy import Entry, LazyGroup
 _MAIN, _NOUNS = "Common Commands", "Management Commands"
 _ENTRIES = {
     "init": Entry("pyswarm.cli.cluster:init", "Start a cluster on this machine", _MAIN),
-    "join": Entry("pyswarm.cli.cluster:join", "Join a cluster as a worker", _MAIN),
+    "join": Entry("pyswarm.cli.cluster:join", "Join a cluster as a worker or a manager", _MAIN),
     "start": Entry("pyswarm.cli.cluster:start", "Start the daemons of this node after a reboot", _MAIN),
     "leave": Entry("pyswarm.cli.cluster:leave", "Leave the cluster", _MAIN),
+    "backup": Entry("pyswarm.cli.backup:backup", "Save the cluster's state in a file", _MAIN),
+    "restore": Entry("pyswarm.cli.backup:restore", "Start a cluster from a backup", _MAIN),
     "join-token": Entry("pyswarm.cli.cluster:join_token", "Show or rotate the join tokens", _MAIN),
     "ps": Entry("pyswarm.cli.task:ps", "List the cluster's containers", _MAIN),
     "logs": Entry("pyswarm.cli.logs:logs", "Fetch the logs of a service or task", _MAIN),
