@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from manager import desired, query
 from manager.controller import Controller, Transaction
@@ -62,6 +62,7 @@ from pyswarm.objects import (
     Config,
     Kind,
     Node,
+    NodeState,
     Object,
     RootCA,
     Secret,
@@ -81,6 +82,8 @@ EVENT_QUEUE = 2_000
 """Commits held for a reader of events before it is cut off, so that it lists again."""
 RESOLVE_TIMEOUT = 30.0
 """Seconds for pinning one image to its digest."""
+BUILT_TIMEOUT = 5.0
+"""Seconds that a manager's node has to say whether an image was built there."""
 RESOLVES = 16
 """Images that are looked up at the same time."""
 
@@ -350,19 +353,49 @@ class Control:
         return [_with_pin(spec, pins, kept.get(spec.name)) for spec in specs], warnings
 
     async def _digest(self, image: str, auth: str) -> str | PyswarmError:
-        """`name:tag@sha256:...` as this node's agent finds it, in its store or at the registry."""
-        command = NodeCommand(verb="image.resolve", args=json.dumps({"reference": image, "auth": auth}))
+        """`name:tag@sha256:...`: of the newest image of that name that was built on a manager's node, else as
+        the leader's node finds it at the registry."""
+        builds = await self._builds(image)
+        if builds:
+            return max(builds)[1]
+        answer = await self._resolved("", {"reference": image, "auth": auth}, RESOLVE_TIMEOUT)
+        return answer if isinstance(answer, PyswarmError) else str(answer["pinned"])
+
+    async def _builds(self, image: str) -> list[tuple[float, str]]:
+        """When it was built and its pinned name, from each manager's node that has it: people build on the
+        manager that they are connected to, and it need not lead. With one manager, its own lookup does it."""
+
+        def managers(view: View) -> list[str]:
+            found = (node for node in view.nodes() if node.manager_status is not None)
+            return sorted(node.id for node in found if node.status.state == NodeState.READY)
+
+        nodes = await self._controller.read(managers)
+        if len(nodes) < 2:
+            return []
+        question = {"reference": image, "built": True}
+        answers = await asyncio.gather(*(self._resolved(node, question, BUILT_TIMEOUT) for node in nodes))
+        return [
+            (float(answer.get("created", 0.0)), str(answer["pinned"]))
+            for answer in answers
+            if not isinstance(answer, PyswarmError)
+        ]
+
+    async def _resolved(
+        self, node_id: str, question: Mapping[str, object], seconds: float
+    ) -> Mapping[str, Any] | PyswarmError:
+        """A node's answer to image.resolve; "" is the leader's node."""
+        command = NodeCommand(node=node_id, verb="image.resolve", args=json.dumps(question))
         try:
-            async with asyncio.timeout(RESOLVE_TIMEOUT):
+            async with asyncio.timeout(seconds):
                 async for reply in self.command(_once(command), Peer("admin")):
                     if reply.kind == "result":
-                        return str(json.loads(reply.text)["pinned"])
+                        return cast("Mapping[str, Any]", json.loads(reply.text))
                     if reply.kind == "error":
                         return NotFound(reply.text)
         except PyswarmError as error:
             return error
         except TimeoutError:
-            return Unavailable(f"no answer within {RESOLVE_TIMEOUT:.0f} s")
+            return Unavailable(f"no answer within {seconds:.0f} s")
         return Unavailable("the node's agent gave no answer")
 
     # ------------------------------------------------------------------------------ events

@@ -20,7 +20,7 @@ from node_agent.images.reference import parse
 from node_agent.storage import Storage, VolumeUse
 from pyswarm.api import NodeCommand, NodeReply
 from pyswarm.clock import rfc3339
-from pyswarm.errors import Invalid, PyswarmError
+from pyswarm.errors import Invalid, NotFound, PyswarmError
 
 # `Any` here: JSON from and for the command line, whose shapes are the Engine API's.
 Arguments = Mapping[str, Any]
@@ -139,10 +139,16 @@ class Commands:
 
     async def _image_resolve(self, arguments: Arguments, progress: Progress) -> Any:
         reference = _text(arguments, "reference")
-        digest = await self._images.resolve(reference, str(arguments.get("auth", "")))
+        if arguments.get("built"):
+            found = self._images.built_here(reference)
+            if found is None:
+                raise NotFound(f"no image {reference} was built on this node")
+            digest, created = found
+        else:
+            digest, created = await self._images.resolve(reference, str(arguments.get("auth", ""))), 0.0
         bare = reference.partition("@")[0]
         named = bare if parse(bare).tag and ":" in bare.rpartition("/")[2] else f"{bare}:latest"
-        return {"pinned": f"{named}@{digest}", "digest": digest}
+        return {"pinned": f"{named}@{digest}", "digest": digest, "created": created}
 
     async def _image_save(self, command: NodeCommand) -> AsyncGenerator[NodeReply]:
         """A copy of an image: pieces of its files, each with the file's name."""

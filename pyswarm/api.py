@@ -311,7 +311,8 @@ class NodeCommand:
       directory of the node, or "-" when a tar archive follows in `data`;
     - image.rm {references, force} -> [Untagged/Deleted rows]; image.prune {all} -> {deleted, reclaimed};
     - image.save {reference} -> {}: `data` replies before it, each a piece of the file that `text` names;
-    - image.resolve {reference, auth} -> {pinned, id, digest}: `name:tag@sha256:...`;
+    - image.resolve {reference, auth, built} -> {pinned, digest, created}: `name:tag@sha256:...`; with `built`
+      only what was built in the cluster, with the time of its making;
     - volume.ls {} -> [Engine API volumes]; volume.rm {name, force}; volume.prune {all} -> {deleted, reclaimed};
     - system.df {} -> {images, containers, volumes, build_cache}: counts and bytes;
     - task.kill {task, signal} -> {}: a signal (SIGKILL) to the main process of a task that runs on the node.

@@ -283,7 +283,7 @@ class Images:
         if wanted.digest:
             return wanted.digest
         built = self._store.find(reference)
-        if built is not None and _only_local(built, wanted):
+        if built is not None and self.built_here(reference):
             return built.digest
         credentials = self._credentials(wanted, auth, docker_config)
         registry = Registry(wanted.registry_host, credentials, insecure_registries=self._insecure)
@@ -293,6 +293,14 @@ class Images:
             if built is not None:
                 return built.digest
             raise
+
+    def built_here(self, reference: str) -> tuple[str, float] | None:
+        """Digest and time of the making of an image that was built on a node of the cluster, not pulled; None
+        when this node has none of that name."""
+        built = self._store.find(reference)
+        if built is None or not _only_local(built, parse(reference)):
+            return None
+        return built.digest, built.created
 
     def _credentials(self, reference: Reference, auth: str, docker_config: Path | None) -> Credentials:
         credentials = decode_header(auth)
