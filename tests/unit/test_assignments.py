@@ -135,7 +135,7 @@ def test_members_of_a_network_are_those_of_all_nodes() -> None:
         node_id="b",
         node_addr="192.0.2.2",
         address="10.1.0.5",
-        mac_address="02:42:0a:00:01:05",
+        mac_address="02:42:0a:01:00:05",
         healthy=False,
         names=(f"db.1.{far.id}", "db.1", far.id[:12]),
     )
