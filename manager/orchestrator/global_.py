@@ -21,8 +21,11 @@ def reconcile(scene: Scene) -> None:
         key = node_slot(scene.service, node.id)
         if key not in slots and takes_new_tasks(node, scene.service):
             slots[key] = Slot(key, 0, node.id)
-    staying = [slot for slot in slots.values() if reconcile_node(scene, slot)]
-    update.advance(scene, staying)
+    staying: list[Slot] = []
+    resting: list[Slot] = []
+    for slot in slots.values():
+        (staying if reconcile_node(scene, slot) else resting).append(slot)
+    update.advance(scene, staying, resting)
 
 
 def reconcile_node(scene: Scene, slot: Slot) -> bool:

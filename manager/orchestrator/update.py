@@ -43,8 +43,9 @@ PROGRESS_DEADLINE = 600.0
 IN_PROGRESS = "update in progress"
 
 
-def advance(scene: Scene, slots: Sequence[Slot]) -> None:
-    """Begin, go on with, stop or complete the service's update. The slots are settled already."""
+def advance(scene: Scene, slots: Sequence[Slot], resting: Sequence[Slot] = ()) -> None:
+    """Begin, go on with, stop or complete the service's update. The slots are settled already; `resting`
+    ones (on paused nodes) get nothing new, but what is on its way there counts."""
     status = scene.service.update_status
     if status is not None and status.state in PAUSED_UPDATE:
         return
@@ -56,7 +57,7 @@ def advance(scene: Scene, slots: Sequence[Slot]) -> None:
     assert status is not None
     if not status.total and todo:
         status = _write(scene, replace(status, total=len(todo), started_at=status.started_at or scene.now))
-    flights = [task for slot in slots if (task := _in_flight(scene, slot, status)) is not None]
+    flights = [task for slot in (*slots, *resting) if (task := _in_flight(scene, slot, status)) is not None]
     failures = [task for slot in slots if (task := _failure(scene, slot, status)) is not None]
     stuck = _stuck(scene, slots, flights, status)
     if _too_many(scene, status, len(failures) + len(stuck)):
@@ -66,7 +67,7 @@ def advance(scene: Scene, slots: Sequence[Slot]) -> None:
         _act_on_failure(scene, status, f"no progress for {_deadline(scene):g} s: {scene.waiting_for}")
         return
     for task in stuck:
-        _give_up_waiting(scene, slots, task)
+        _give_up_waiting(scene, (*slots, *resting), task)
     waiting = [task for task in flights if task not in stuck]
     _start_next(scene, slots, todo, len(waiting))
     if not todo and not waiting and not _monitored(scene, slots, status):

@@ -365,9 +365,12 @@ def _completed_with_reason(old: Service, new: Service, tasks: list[Task]) -> Non
     if config.failure_action == "continue":
         return
     monitor = 5.0 if config.monitor is None else config.monitor
+    newest: dict[str, Task] = {}
+    for task in sorted(tasks, key=lambda t: (t.meta.created_at, wanted(t))):
+        newest[slot_of(task)] = task
     failed = {
         slot_of(t)
-        for t in tasks
+        for t in newest.values()
         if t.rollout in ("replacing", "failed")
         and t.meta.created_at >= status.started_at
         and t.spec.container == new.spec.task.container
@@ -488,7 +491,7 @@ def _job_converged(service: Service, tasks: list[Task], world: World) -> None:
         return
     if service.spec.mode.kind == "replicated-job":
         require(
-            len(done) == service.spec.mode.total_completions,
+            len({t.slot for t in done}) == service.spec.mode.total_completions,
             f"{service.spec.name} completed {len(done)} of {service.spec.mode.total_completions}",
         )
     else:
