@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ def config(state: Path, **more: Any) -> NodeConfig:
 
 def nothing(*given: object, **named: object) -> None:
     """In the place of a step that would touch the machine."""
+
+
+def _noting(done: list[str], word: str) -> Callable[[object], None]:
+    return lambda config: done.append(word)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +135,7 @@ def test_force_new_cluster_is_for_managers_and_keeps_their_address(
     monkeypatch.setattr(daemon, "check_machine", lambda: None)
     done: list[str] = []
     for name, word in (("stop", "stop"), ("start", "start"), ("_wait_ready", "ready")):
-        monkeypatch.setattr(daemon, name, lambda *given, word=word: done.append(word))
+        monkeypatch.setattr(daemon, name, _noting(done, word))
     options = InitOptions(state_dir=tmp_path, force_new_cluster=True)
     (tmp_path / "manager").mkdir()
     nodeconfig.save(config(tmp_path, role="worker"))
