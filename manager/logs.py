@@ -132,13 +132,14 @@ class Source:
         lines: asyncio.Queue[LogMessage | None],
         readers: set[asyncio.Task[None]],
     ) -> None:
-        """Read the logs of tasks as they appear; ends the lines when this manager does not lead any more."""
+        """Read the logs of tasks as they start; ends the lines when this manager does not lead any more. A node
+        that is asked before it has made the container answers that there are no lines, and is done."""
         seen: set[str] = set()
         while True:
             await changed.wait()
             changed.clear()
             try:
-                tasks = await self._chosen()
+                tasks = [t for t in await self._chosen() if t.status.state >= TaskState.STARTING]
             except PyswarmError:
                 await lines.put(None)
                 raise

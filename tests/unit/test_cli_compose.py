@@ -417,6 +417,7 @@ def swarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CliManage
 def _run_everything(swarm: CliManager) -> None:
     """Every task runs from now on, until every wanted one does."""
     end = time.monotonic() + 20
+    tasks: list[Task] = []
     while time.monotonic() < end:
         tasks = swarm.objects(lambda view: list(view.tasks()))
         wanted = [t for t in tasks if t.desired_state <= TaskState.RUNNING]
