@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from pyswarm.cli.compose_session import (
     settings,
     specs_of,
 )
-from pyswarm.cli.compose_state import containers, ended, short_name, wants
+from pyswarm.cli.compose_state import containers, current, ended, short_name, wants
 from pyswarm.cli.compose_wait import until_ended, until_started
 from pyswarm.errors import Invalid, NotFound
 from pyswarm.objects import Service
@@ -199,9 +199,8 @@ async def bring(
         specs = replace(specs, services=tuple(_unstarted(scope, each) for each in specs.services))
     if options["no_recreate"]:
         specs = _without_changes(scope, specs)
-    fresh = {each.spec.name for each in scope.services}
+    former = {each.id for each in scope.tasks}
     answer = await scope.client.deploy(_request(specs))
-    changed = {each.name: each for each in answer.actions if each.kind == "service"}
     for each in answer.actions:
         _report(scope, each)
     for text in answer.warnings:
@@ -213,7 +212,7 @@ async def bring(
     wanted = {each.name for each in specs.services}
     mine = [each for each in scope.services if each.spec.name in wanted]
     if not options.get("no_start"):
-        await _anew(scope, mine, fresh, changed, specs, options, names)
+        await _anew(scope, mine, former, specs, options, names)
     return [each.id for each in mine]
 
 
@@ -279,18 +278,18 @@ async def _orphans(scope: Scope, remove: bool) -> None:
 async def _anew(
     scope: Scope,
     services: Sequence[Service],
-    before: set[str],
-    changed: Mapping[str, DeployAction],
+    former: Collection[str],
     specs: StackSpecs,
     options: Mapping[str, Any],
     names: Sequence[str],
 ) -> None:
-    """New containers for services whose own have ended, or that are to be recreated, and that the deploy has not
-    given new ones."""
+    """New containers for services whose own have ended, or that are to be recreated. `former` are the tasks from
+    before the deploy: a service that keeps none of them has new containers already."""
     direct = {f"{specs.stack}_{name}" for name in names}
     for each in services:
         name = each.spec.name
-        if name not in before or (name in changed and changed[name].action != "unchanged"):
+        kept = [t for t in scope.tasks if t.service_id == each.id and t.id in former and current(each, t)]
+        if not kept:
             continue
         forced = options["force_recreate"] and (not direct or name in direct)
         forced = forced or (options.get("always_recreate_deps") and bool(direct) and name not in direct)
