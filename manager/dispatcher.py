@@ -211,7 +211,8 @@ class Dispatcher:
             await asyncio.sleep(pause)
             now = self._clock.monotonic()
             late = now - looked - pause
-            self._forgive(late if late > OVERSLEPT else 0.0)
+            # And a period more: what nodes sent meanwhile lies unread, and the look came when they were due.
+            self._forgive(late + self._spec().heartbeat_period if late > OVERSLEPT else 0.0)
             await self._declare(self._silent(now))
 
     def _until_overdue(self, now: float) -> float:
