@@ -57,7 +57,7 @@ class LabCluster(Cluster):
         return [*seen.processes, *seen.mounts, *links, *tables, *cgroups, *files]
 
     def run_cli(
-        self, *arguments: str, input: str = "", cwd: Path | None = None
+        self, *arguments: str, input: str = "", cwd: Path | None = None, seconds: float = 240
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.first.argv(["pyswarm", *arguments]),
@@ -67,7 +67,7 @@ class LabCluster(Cluster):
             env=self.first.environment,
             input=input,
             cwd=cwd,
-            timeout=120,
+            timeout=seconds,
         )
 
     # ------------------------------------------------------------------------------ nodes
