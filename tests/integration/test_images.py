@@ -64,7 +64,7 @@ async def test_an_ensure_with_nothing_to_do_is_cheap(lab: Lab, images: Images) -
     start = time.perf_counter()
     for _ in range(100):
         await images.ensure("demo:1", "", "")
-    assert time.perf_counter() - start < 0.05
+    assert time.perf_counter() - start < 2.0, "a hundred runs of buildah would take five seconds"
 
 
 async def test_a_rebuilt_tag_is_noticed(lab: Lab, images: Images) -> None:

@@ -1,13 +1,10 @@
-"""The loader's promises of speed, in processor time: 10 services in 60 ms, 1,000 in 2 s."""
+"""The loader over a large file, and what importing it brings along (how fast it is: benchmarks/compose.py)."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
-
-import pytest
 
 from compose.convert import convert_stack
 from compose.load import load_project
@@ -26,8 +23,8 @@ SERVICE = """\
 """
 
 
-@pytest.mark.parametrize(("services", "seconds"), [(10, 0.06), (1000, 2.0)])
-def test_load_convert_plan(tmp_path: Path, services: int, seconds: float) -> None:
+def test_many_services_load_convert_and_plan(tmp_path: Path) -> None:
+    services = 200
     body = "".join(
         SERVICE.format(n=number, port=10_000 + number, before=number - 1) for number in range(1, services)
     )
@@ -35,16 +32,9 @@ def test_load_convert_plan(tmp_path: Path, services: int, seconds: float) -> Non
     file.write_text(
         f"services:\n  s0: {{image: x}}\n{body}networks: {{front: , back: }}\nvolumes: {{data: }}\n"
     )
-    best, changes = float("inf"), 0
-    for _ in range(2):
-        start = time.process_time()
-        specs = convert_stack(load_project([file], environ={}, project_name="p"), "s")
-        changes = len(plan_stack(specs, StackState(), True).changes)
-        best = min(best, time.process_time() - start)
-        if best < seconds:
-            break
+    specs = convert_stack(load_project([file], environ={}, project_name="p"), "s")
+    changes = len(plan_stack(specs, StackState(), True).changes)
     assert changes == services + 4  # three networks, a volume
-    assert best < seconds
 
 
 def test_import_brings_no_wire_code() -> None:
