@@ -18,8 +18,9 @@ from tests.e2e.lab_cluster import SERVE, WEB, LabCluster, containers_of, fetch, 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
-MOVED_WITHIN = 5.0
-"""Seconds from a machine's death to its tasks running elsewhere; the heartbeat is 1 s, three may be missed."""
+MOVED_WITHIN = 20.0
+"""Seconds from a machine's death to its tasks running elsewhere, after which something hangs. The heartbeat is 1 s
+and three may be missed, so it takes a good 3 s: benchmarks/recovery.py measures it."""
 
 
 @pytest.fixture(scope="module")
