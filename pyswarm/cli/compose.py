@@ -424,5 +424,9 @@ def check(
         specs = convert_stack(project, as_stack)
     except ComposeErrors as errors:
         raise explained(errors) from None
-    show_warnings([*dict.fromkeys((*project.warnings, *specs.warnings))])
-    click.echo(f"{len(specs.services)} services, no errors")
+    warnings = [*dict.fromkeys((*project.warnings, *specs.warnings))]
+    if warnings and (strict or settings().strict):
+        raise Invalid("\n".join(str(each) for each in warnings))
+    show_warnings(warnings)
+    count = len(specs.services)
+    click.echo(f"{count} service{'' if count == 1 else 's'}, no errors")

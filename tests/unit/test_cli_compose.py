@@ -18,6 +18,7 @@ from compose.project import Project
 from pyswarm.api import LogMessage
 from pyswarm.cli import compose_copy, compose_local, compose_run, compose_state, compose_wait, compose_watch
 from pyswarm.cli.compose_logs import Printer
+from pyswarm.cli.main import run
 from pyswarm.errors import Invalid, NotFound
 from pyswarm.objects import Cluster, Meta, Node, Service, Task, TaskState, TaskStatus
 from pyswarm.specs import Mount, RestartPolicy
@@ -554,3 +555,13 @@ def test_dry_run_of_up_changes_nothing(swarm: CliManager) -> None:
     result = swarm("compose", "--dry-run", "up", "-d")
     assert "DRY-RUN MODE -  Service web  Creating" in result.stderr
     assert swarm.objects(lambda view: len(list(view.services()))) == 0
+
+
+def test_check_with_strict_fails_on_what_converting_warns_of(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text("services:\n  web:\n    image: x\n    credential_spec: {file: y}\n")
+    assert run(["compose", "-f", str(file), "check"]) == 0
+    assert run(["compose", "--strict", "-f", str(file), "check"]) == 1
+    assert "credential_spec" in capfd.readouterr().err
