@@ -44,6 +44,7 @@ def test_many_histories(first: int) -> None:
 
 
 @pytest.mark.sim
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", list(MUTANTS))
 def test_every_bug_is_found(name: str) -> None:
     assert hunt(MUTANTS[name], range(150)) is not None
