@@ -242,22 +242,6 @@ def filesystem_type(path: Path) -> int:
     return int(buffer.f_type) & 0xFFFFFFFF
 
 
-def ensure_tmpfs(path: Path) -> None:
-    """Have a tmpfs of our own at `path`: mounted here, owned by us, mode 0700, private to this mount
-    namespace. What a former agent mounted is kept with its content. Fatal when it cannot be had: no
-    secret is ever written to a disk."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        if not (is_mount(path) and filesystem_type(path) == TMPFS_MAGIC):
-            mount("pyswarm", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0700,size=50%")
-            mount("", path, "", MS_PRIVATE)
-    except PermissionError as error:
-        raise Fatal(f"cannot mount a tmpfs at {path}: pyswarm's agent needs root") from error
-    except OSError as error:
-        raise Fatal(f"cannot mount a tmpfs at {path}: {error.strerror}; secrets need one") from error
-    verify_tmpfs(path)
-
-
 def verify_tmpfs(path: Path) -> None:
     """Raise Fatal unless `path` is a tmpfs that only we can enter."""
     if filesystem_type(path) != TMPFS_MAGIC:
@@ -265,10 +249,3 @@ def verify_tmpfs(path: Path) -> None:
     found = path.stat()
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise Fatal(f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}): chmod 0700 {path}")
-
-
-def remove_tmpfs(path: Path) -> None:
-    """Unmount everything below `path` and the tmpfs itself, then remove the directory."""
-    unmount_below(path)
-    with suppress(FileNotFoundError):
-        path.rmdir()

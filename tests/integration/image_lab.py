@@ -16,6 +16,7 @@ import pytest
 from node_agent import mounts
 from node_agent.images.buildah import BuildRequest, Images
 from node_agent.ports import Paths
+from pyswarm import tmpfs
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -56,7 +57,7 @@ def lab() -> Generator[Lab]:
     """Empty paths; afterwards nothing of ours is mounted and the directory is gone."""
     directory = Path(tempfile.mkdtemp(prefix="psimg-", dir="/var/tmp"))
     lab = Lab(directory, Paths(state=directory / "state", run=directory / "run"))
-    mounts.ensure_tmpfs(lab.paths.run)
+    tmpfs.ensure(lab.paths.run)
     lab.context.mkdir()
     if not BUSYBOX.exists():
         pytest.fail("busybox is not installed: apt-get install busybox-static")
@@ -64,7 +65,7 @@ def lab() -> Generator[Lab]:
     (lab.context / "Dockerfile").write_text(DOCKERFILE)
     yield lab
     left = [target for target in mounts.mounts_below(directory) if target != str(lab.paths.run)]
-    mounts.remove_tmpfs(lab.paths.run)
+    tmpfs.remove(lab.paths.run)
     mounts.unmount_below(directory)
     shutil.rmtree(directory)
     assert not left, f"still mounted: {left}"

@@ -14,6 +14,7 @@ from node_agent import mounts
 from node_agent.images import auth
 from node_agent.images.auth import Credentials, encode_header
 from node_agent.images.buildah import BuildRequest, BuildSecret, Images
+from pyswarm import tmpfs
 from pyswarm.errors import Conflict, Invalid, MissingProgram, NotFound, PermissionDenied, Unavailable
 from tests.integration.image_lab import *  # noqa: F403  fixtures
 from tests.integration.image_lab import Lab, LocalRegistry, built
@@ -250,8 +251,8 @@ async def test_images_survive_a_reboot(lab: Lab, images: Images) -> None:
     config = await images.ensure("demo:1", "", "")
     await images.mount(config)
     mounts.unmount_below(lab.paths.state / "images")
-    mounts.remove_tmpfs(lab.paths.run)
-    mounts.ensure_tmpfs(lab.paths.run)
+    tmpfs.remove(lab.paths.run)
+    tmpfs.ensure(lab.paths.run)
     successor = Images(lab.paths)
     again = await successor.mount(await successor.ensure("demo:1", "never", ""))
     assert (again / "bin" / "sh").exists()

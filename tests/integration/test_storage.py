@@ -16,6 +16,7 @@ from node_agent import mounts
 from node_agent.ports import BindMount, ImageConfig
 from node_agent.storage import Storage
 from node_agent.volumes import LocalVolume, VolumeStore, copy_tree
+from pyswarm import tmpfs
 from pyswarm.errors import Conflict, Fatal, Invalid, NotFound
 from pyswarm.objects import Config, Node, NodeDescription, Secret, Task, Volume
 from pyswarm.specs import (
@@ -423,16 +424,16 @@ async def test_no_secret_without_a_tmpfs(lab: Lab, lower: Path) -> None:
 
 def test_the_tmpfs_is_ours_alone(lab: Lab) -> None:
     run = lab.directory / "own"
-    mounts.ensure_tmpfs(run)
+    tmpfs.ensure(run)
     (run / "kept").touch()
-    mounts.ensure_tmpfs(run)
+    tmpfs.ensure(run)
     assert (run / "kept").exists()
     assert mounts.filesystem_type(run) == mounts.TMPFS_MAGIC
     assert stat.S_IMODE(run.stat().st_mode) == 0o700
     run.chmod(0o755)
     with pytest.raises(Fatal, match="open to others"):
         mounts.verify_tmpfs(run)
-    mounts.remove_tmpfs(run)
+    tmpfs.remove(run)
     assert not run.exists()
 
 
