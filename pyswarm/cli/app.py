@@ -190,6 +190,9 @@ prune_filter_option = click.option(
 format_option = click.option(
     "--format", default="", metavar="FORMAT", help="table, json, yaml, 'table TEMPLATE' or a Go template."
 )
+inspect_format_option = click.option(
+    "-f", "--format", default="", metavar="FORMAT", help="json, yaml or a Go template."
+)
 no_trunc_option = click.option("--no-trunc", is_flag=True, help="Do not cut ids and texts short.")
 
 

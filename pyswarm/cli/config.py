@@ -10,7 +10,7 @@ import click
 
 from pyswarm import engine
 from pyswarm.cli import human, inspection, pretty, values
-from pyswarm.cli.app import App, connected, filter_option, format_option, quiet_option
+from pyswarm.cli.app import App, connected, filter_option, format_option, inspect_format_option, quiet_option
 from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import LazyGroup
 from pyswarm.cli.table import Layout, formatted, row
@@ -84,7 +84,7 @@ async def list_configs(app: App, client: Client, filters: tuple[str, ...], forma
 
 @config.command()
 @click.argument("configs", nargs=-1, required=True, shell_complete=complete("config"))
-@format_option
+@inspect_format_option
 @click.option("--pretty", "human_friendly", is_flag=True, help="Print the information for people.")
 @connected
 async def inspect(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyswarm.cli import contexts
-from pyswarm.cli.app import App, connected, current_app, format_option, quiet_option
+from pyswarm.cli.app import App, connected, current_app, format_option, inspect_format_option, quiet_option
 from pyswarm.cli.inspection import finish
 from pyswarm.cli.lazy import LazyGroup
 from pyswarm.cli.table import Layout, formatted, inspected, row
@@ -161,7 +161,7 @@ def show() -> None:
 
 @context.command()
 @click.argument("names", nargs=-1, metavar="[CONTEXT...]")
-@format_option
+@inspect_format_option
 def inspect(names: tuple[str, ...], format: str) -> None:
     """Display detailed information on one or more contexts."""
     shown: list[Struct] = []

@@ -16,6 +16,7 @@ from pyswarm.cli.app import (
     connected,
     filter_option,
     format_option,
+    inspect_format_option,
     no_trunc_option,
     quiet_option,
 )
@@ -206,7 +207,7 @@ async def list_images(
 
 @image.command()
 @click.argument("names", nargs=-1, required=True, metavar="IMAGE...")
-@format_option
+@inspect_format_option
 @node_option
 @connected
 async def inspect(app: App, client: Client, names: tuple[str, ...], format: str, node: str) -> None:

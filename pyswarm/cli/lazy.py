@@ -20,6 +20,9 @@ class Entry:
     section: str = "Commands"
 
 
+ALIASES: Mapping[str, str] = {"list": "ls", "remove": "rm"}
+"""docker's other names for the commands of every noun."""
+
 _BOOLEAN = re.compile(r"(--[a-z][a-z0-9-]*)=(true|false|t|f|1|0)", re.IGNORECASE)
 
 
@@ -55,9 +58,17 @@ class LazyGroup(click.Group):
 
     command_class = GoCommand
 
-    def __init__(self, *args: Any, entries: Mapping[str, Entry] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        entries: Mapping[str, Entry] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """`aliases` are further names of commands, which `--help` does not list."""
         super().__init__(*args, **kwargs)
         self.entries: Mapping[str, Entry] = entries or {}
+        self.aliases: Mapping[str, str] = {**ALIASES, **(aliases or {})}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.entries, *super().list_commands(ctx)]
@@ -65,7 +76,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = self.entries.get(cmd_name)
         if entry is None:
-            return super().get_command(ctx, cmd_name)
+            found = super().get_command(ctx, cmd_name)
+            alias = self.aliases.get(cmd_name)
+            return found if found is not None or alias is None else self.get_command(ctx, alias)
         module, _, attribute = entry.target.partition(":")
         return cast("click.Command", getattr(importlib.import_module(module), attribute))
 

@@ -14,6 +14,7 @@ from pyswarm.cli.app import (
     connected,
     filter_option,
     format_option,
+    inspect_format_option,
     no_trunc_option,
     prune_filter_option,
     quiet_option,
@@ -205,7 +206,7 @@ def _row(found: Network, full: bool) -> Struct:
 
 @network.command()
 @click.argument("networks", nargs=-1, required=True, shell_complete=complete("network"))
-@format_option
+@inspect_format_option
 @click.option("-v", "--verbose", is_flag=True, help="Also show services and tasks.")
 @connected
 async def inspect(app: App, client: Client, networks: tuple[str, ...], format: str, verbose: bool) -> None:

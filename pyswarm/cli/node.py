@@ -15,6 +15,7 @@ from pyswarm.cli.app import (
     connected,
     filter_option,
     format_option,
+    inspect_format_option,
     no_trunc_option,
     quiet_option,
 )
@@ -49,7 +50,7 @@ async def list_nodes(app: App, client: Client, filters: tuple[str, ...], format:
 
 @node.command()
 @click.argument("nodes", nargs=-1, required=True, metavar="self|NODE...", shell_complete=complete("node"))
-@format_option
+@inspect_format_option
 @click.option("--pretty", "human_friendly", is_flag=True, help="Print the information for people.")
 @connected
 async def inspect(

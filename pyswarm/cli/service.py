@@ -16,6 +16,7 @@ from pyswarm.cli.app import (
     connected,
     filter_option,
     format_option,
+    inspect_format_option,
     no_trunc_option,
     quiet_option,
 )
@@ -193,7 +194,7 @@ async def show_tasks(
 
 @service.command()
 @click.argument("services", nargs=-1, required=True, shell_complete=complete("service"))
-@format_option
+@inspect_format_option
 @click.option("--pretty", "human_friendly", is_flag=True, help="Print the information for people.")
 @connected
 async def inspect(

@@ -49,7 +49,7 @@ REMOVAL_POLL = 0.1
 """Seconds between looks at whether a removed stack is gone."""
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, aliases={"up": "deploy", "down": "rm"})
 def stack() -> None:
     """Manage stacks."""
 

@@ -14,6 +14,7 @@ from pyswarm.cli.app import (
     connected,
     filter_option,
     format_option,
+    inspect_format_option,
     no_trunc_option,
     quiet_option,
 )
@@ -194,7 +195,7 @@ async def list_tasks(
 
 @task.command()
 @click.argument("tasks", nargs=-1, required=True, shell_complete=complete("task"))
-@format_option
+@inspect_format_option
 @connected
 async def inspect(app: App, client: Client, tasks: tuple[str, ...], format: str) -> None:
     """Display detailed information on one or more tasks."""

@@ -13,6 +13,7 @@ from pyswarm.cli.app import (
     connected,
     filter_option,
     format_option,
+    inspect_format_option,
     prune_filter_option,
     quiet_option,
 )
@@ -118,7 +119,7 @@ async def list_volumes(app: App, client: Client, filters: tuple[str, ...], forma
 
 @volume.command()
 @click.argument("volumes", nargs=-1, required=True, shell_complete=complete("volume"))
-@format_option
+@inspect_format_option
 @connected
 async def inspect(app: App, client: Client, volumes: tuple[str, ...], format: str) -> None:
     """Display detailed information on one or more volumes."""
@@ -132,6 +133,24 @@ async def inspect(app: App, client: Client, volumes: tuple[str, ...], format: st
         return engine.volume(found, f"{base}/{found.spec.name}/_data")
 
     await inspection.inspect(volumes, fetch, struct, format, strict=True)
+
+
+@volume.command()
+@click.argument("ref", metavar="VOLUME", shell_complete=complete("volume"))
+@click.option(
+    "--node", metavar="NODE", help='Node that has the data: tasks with the volume run there ("": on any).'
+)
+@connected
+async def update(app: App, client: Client, ref: str, node: str | None) -> None:
+    """Say on which node a volume's data is.
+
+    The tasks that mount it run there and leave other nodes; what waits for the node that had it waits no more.
+    Nothing is copied: the volume is empty on a node that never had it.
+    """
+    del app
+    if node is None:
+        raise Invalid("nothing to update: name the node with --node")
+    click.echo((await client.bind(await client.get(Volume, ref), node)).spec.name)
 
 
 @volume.command("rm")
