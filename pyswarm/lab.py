@@ -79,7 +79,11 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYSWARM_STATE_DIR": str(self.state), "PYSWARM_RUN_DIR": str(self.run)}
+        """What every program on this machine gets; `environment.json` beside its namespaces adds to it."""
+        here = {"PYSWARM_STATE_DIR": str(self.state), "PYSWARM_RUN_DIR": str(self.run)}
+        with contextlib.suppress(FileNotFoundError):
+            here |= json.loads((self.directory / "environment.json").read_text())
+        return {**os.environ, **here}
 
     def argv(self, command: Sequence[str]) -> list[str]:
         """`command` as it has to be called to run on this machine; `pyswarm` is this very program."""
@@ -162,8 +166,9 @@ class Machine:
             time.sleep(0.01)
 
     def clear(self) -> None:
-        """What a reboot loses: mounts, the run directory, cgroups, all links but the cable's end."""
-        unmount_below(self.state)
+        """What a reboot loses: mounts, the run directory, cgroups, all links but the cable's end. A disk that is
+        mounted at the state directory stays."""
+        unmount_below(self.state, itself=False)
         unmount_below(self.run)
         shutil.rmtree(self.run, ignore_errors=True)
         for group in self.cgroups():
@@ -497,12 +502,12 @@ def _links(machine: Machine) -> list[str]:
     return [str(link["ifname"]) for link in json.loads(output or "[]")]
 
 
-def unmount_below(directory: Path) -> None:
-    """Unmount all that is mounted on or below a directory, the last first."""
+def unmount_below(directory: Path, *, itself: bool = True) -> None:
+    """Unmount all that is mounted below a directory, and on it unless `itself` is false, the last first."""
     mark = str(directory)
     while True:
         points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-        below = [point for point in points if point == mark or point.startswith(f"{mark}/")]
+        below = [point for point in points if (itself and point == mark) or point.startswith(f"{mark}/")]
         if not below:
             return
         for point in reversed(below):
