@@ -244,6 +244,7 @@ class _Converter:
             cron=parts.cron(extra.schedule),
             autoscale=parts.autoscale(extra.autoscale),
             volumes_per_slot=extra.volumes_per_slot,
+            volumes_move_after=extra.volumes_move_after,
             rebalance=extra.rebalance,
         )
 

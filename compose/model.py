@@ -335,6 +335,7 @@ class Pyswarm(Part):
     schedule: Schedule | None = None
     autoscale: AutoscaleRule | None = None
     volumes_per_slot: bool = False
+    volumes_move_after: Seconds | None = None
     rebalance: str = ""
     placement_strategy: str = ""
     progress_deadline: Seconds | None = None

@@ -610,6 +610,7 @@ X_PYSWARM = Obj(
         "schedule": ShortOrObj("a cron expression or a mapping", _short_schedule, SCHEDULE),
         "autoscale": AUTOSCALE,
         "volumes_per_slot": _BOOL,
+        "volumes_move_after": Duration(),
         "rebalance": Enum("off", "gentle"),
         "placement_strategy": Enum("spread", "binpack"),
         "progress_deadline": Duration(),

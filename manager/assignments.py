@@ -38,6 +38,7 @@ from pyswarm.objects import (
     TaskState,
     Volume,
     alive,
+    volume_name,
 )
 from pyswarm.specs import FileReference, PortConfig
 from pyswarm.templating import task_context
@@ -206,10 +207,10 @@ def _needs_of(view: View, tasks: Iterable[Task]) -> _Needs:
             if (config := _referenced(view, Config, reference)) is not None:
                 needs.configs[config.id] = config
         for mount in container.mounts:
-            if mount.type in ("volume", "cluster") and mount.source:
-                volume = view.by_name(Volume, mount.source)
-                if volume is not None:
-                    needs.volumes[volume.id] = volume
+            name = volume_name(task, mount)
+            volume = view.by_name(Volume, name) if name else None
+            if volume is not None:
+                needs.volumes[volume.id] = volume
         for attachment in task.networks:
             if view.get(Network, attachment.network_id) is not None:
                 needs.networks[attachment.network_id] = None

@@ -69,6 +69,7 @@ from pyswarm.objects import (
     Service,
     Task,
     TaskState,
+    Volume,
     kind_of,
 )
 from pyswarm.rpc import Peer
@@ -253,6 +254,8 @@ class Control:
                 return desired.update_node(tx, obj, spec.node)
             case Cluster() if spec.cluster is not None:
                 return desired.update_cluster(tx, obj, spec.cluster)
+            case Volume() if request.node is not None:
+                return desired.bind_volume(tx, obj, request.node)
             case Secret() if spec.secret is not None:
                 wanted = replace(spec.secret, labels=obj.spec.labels, data=obj.spec.data)
                 same = wanted == obj.spec and spec.secret.data in (b"", self._builder.content(obj))

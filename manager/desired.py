@@ -508,11 +508,7 @@ def _users(view: View, obj: Object) -> list[str]:
         case Config():
             services = view.services_with_config(obj.id)
         case Volume():
-            services = [
-                s
-                for s in view.services()
-                if any(m.type == "volume" and m.source == obj.spec.name for m in s.spec.task.container.mounts)
-            ]
+            services = query.services_with_volume(view, obj)
         case _:
             services = ()
     return sorted(s.spec.name for s in services if not s.pending_delete)
@@ -589,6 +585,15 @@ def update_labels(
         )
     changed = replace(obj, spec=replace(obj.spec, labels=labels))
     tx.put(changed)
+    return changed
+
+
+def bind_volume(tx: Transaction, volume: Volume, node: str) -> Volume:
+    """Say which node has the volume's data; "" for none. NotFound when there is no such node."""
+    node_id = query.find(tx.view, "node", node).id if node else ""
+    changed = replace(volume, node_id=node_id)
+    if changed != volume:
+        tx.put(changed)
     return changed
 
 

@@ -9,6 +9,7 @@ from pyswarm.api import Filter
 from pyswarm.errors import Conflict, Invalid, NotFound
 from pyswarm.objects import (
     KINDS,
+    SLOT_OF_LABEL,
     Kind,
     Network,
     Node,
@@ -20,6 +21,7 @@ from pyswarm.objects import (
     TaskState,
     Volume,
     unique_name,
+    volume_name,
 )
 
 Matcher = Callable[[Object, str, View], bool]
@@ -210,15 +212,28 @@ def in_use(obj: Object, view: View) -> bool:
     if isinstance(obj, Network):
         return bool(view.services_on_network(obj.id) or view.tasks_of_network(obj.id))
     if isinstance(obj, Volume):
-        name = obj.spec.name
-        return any(
-            m.type == "volume" and m.source == name
-            for s in view.services()
-            for m in s.spec.task.container.mounts
-        )
+        return bool(services_with_volume(view, obj))
     if isinstance(obj, Secret):
         return any(not s.pending_delete for s in view.services_with_secret(obj.id))
     return any(not s.pending_delete for s in view.services_with_config(obj.id))
+
+
+def services_with_volume(view: View, volume: Volume) -> list[Service]:
+    """Services that mount the volume; one of a slot's own only while the service has that slot."""
+    name, base = volume.spec.name, volume.spec.labels.get(SLOT_OF_LABEL)
+    if base is None:
+        return [s for s in view.services() if _mounts(s, name)]
+    services = [s for s in view.services() if s.spec.volumes_per_slot and _mounts(s, base)]
+    return [s for s in services if any(_means(task, name) for task in view.tasks_of_service(s.id))]
+
+
+def _mounts(service: Service, name: str) -> bool:
+    return any(m.type == "volume" and m.source == name for m in service.spec.task.container.mounts)
+
+
+def _means(task: Task, name: str) -> bool:
+    wanted = task.desired_state < TaskState.REMOVE
+    return wanted and any(volume_name(task, mount) == name for mount in task.spec.container.mounts)
 
 
 def _dangling(obj: Object, value: str, view: View) -> bool:

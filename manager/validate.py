@@ -302,11 +302,35 @@ def _mode(spec: ServiceSpec, problems: Problems) -> None:
             problems.append("mode: max_concurrent and total_completions cannot be negative")
     elif spec.cron is not None:
         problems.append("schedule: only jobs (replicated-job, global-job) run by a schedule")
+    if spec.volumes_per_slot:
+        _own_volumes(spec, problems)
+    elif spec.volumes_move_after is not None:
+        problems.append(
+            "volumes_move_after: only slots with volumes_per_slot wait for the node of their volumes"
+        )
     if spec.autoscale is not None:
         if mode.kind != "replicated":
             problems.append("autoscale: only replicated services have a number of replicas to change")
         if not 0 <= spec.autoscale.min <= spec.autoscale.max:
             problems.append("autoscale: min must be 0 or more and not above max")
+
+
+def _own_volumes(spec: ServiceSpec, problems: Problems) -> None:
+    sources = [m.source for m in spec.task.container.mounts if m.type == "volume" and m.source]
+    if spec.mode.kind != "replicated":
+        problems.append("volumes_per_slot: only replicated services have slots: use mode replicated")
+    if not sources:
+        problems.append(
+            "volumes_per_slot: the service mounts no named volume: name one, e.g. data:/var/lib/db"
+        )
+    for source in sources:
+        if "{{" in source:
+            problems.append(
+                f"volumes_per_slot: volume {source!r} needs no template: write a plain name, and slot 2 gets "
+                "NAME.2"
+            )
+    if spec.volumes_move_after is not None and not spec.volumes_move_after >= 0:
+        problems.append("volumes_move_after: cannot be negative")
 
 
 def _updates(spec: ServiceSpec, problems: Problems) -> None:

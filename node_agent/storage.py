@@ -13,7 +13,7 @@ import os
 import posixpath
 import shutil
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,13 +148,17 @@ class Storage:
         """Delete a volume with its content; Conflict while a task here uses it."""
         self._volumes.remove(name, self._users_of_volumes().get(name, ()))
 
-    def prune_volumes(self, *, all_volumes: bool = False) -> tuple[Sequence[str], int]:
-        """Delete anonymous volumes (with `all_volumes`, named ones too) that no task here uses; their names
-        and the bytes freed."""
+    def prune_volumes(
+        self, *, all_volumes: bool = False, keep: Collection[str] = ()
+    ) -> tuple[Sequence[str], int]:
+        """Delete anonymous volumes (with `all_volumes`, named ones but `keep` too) that no task here uses;
+        their names and the bytes freed."""
         freed, gone = 0, list[str]()
         users_of = self._users_of_volumes()
         for volume in self._volumes.list():
-            if volume.name not in users_of and (volume.anonymous or all_volumes):
+            if volume.name in users_of or volume.name in keep:
+                continue
+            if volume.anonymous or all_volumes:
                 freed += self._volumes.size(volume.name)
                 self._volumes.remove(volume.name)
                 gone.append(volume.name)

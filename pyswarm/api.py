@@ -127,6 +127,8 @@ class UpdateRequest:
     spec: SpecBox = field(default_factory=SpecBox)
     rollback: bool = False
     """Services: go back to the previous spec; `spec` is not looked at."""
+    node: str | None = None
+    """Volumes: the node (name or id) that has the data from now on, "" for none; `spec` is not looked at."""
     force: bool = False
     """Services: replace tasks even if nothing changed."""
     resolve_image: str = "always"
@@ -305,15 +307,19 @@ class NodeCommand:
     The verbs, their arguments (all but the first optional) and the JSON of the result:
 
     - image.ls {all} -> [Engine API ImageSummary]; image.inspect {name} -> Engine API image;
-    - image.pull {reference, auth}, image.push {reference, auth} -> {id, digest}; image.tag {source, target};
+    - image.pull {reference, auth, platform}, image.push {reference, auth} -> {id, digest}; image.tag {source, target};
+    - image.history {name} -> [Engine API HistoryResponseItem];
     - image.build {context, dockerfile, dockerfile_inline, tags, args, target, labels, no_cache, pull, network,
-      extra_hosts, secrets, ssh, cache_from, additional_contexts, platforms, shm_size} -> {id}: `context` is a
-      directory of the node, or "-" when a tar archive follows in `data`;
-    - image.rm {references, force} -> [Untagged/Deleted rows]; image.prune {all} -> {deleted, reclaimed};
+      extra_hosts, secrets, ssh, cache_from, additional_contexts, platforms, shm_size, ulimits, limits} -> {id}:
+      `context` is a directory of the node, or "-" when a tar archive follows in `data`;
+    - image.rm {references, force} -> [Untagged/Deleted rows];
+    - image.prune {all, before, labels, without} -> {deleted, reclaimed}: `before` a Unix time of the image's making;
     - image.save {reference} -> {}: `data` replies before it, each a piece of the file that `text` names;
+    - image.archive {references} -> {}: `data` replies before it, a docker archive of them all; image.load {} ->
+      {loaded}: names of the images of the docker archive that follows in `data`;
     - image.resolve {reference, auth, built} -> {pinned, digest, created}: `name:tag@sha256:...`; with `built`
       only what was built in the cluster, with the time of its making;
-    - volume.ls {} -> [Engine API volumes]; volume.rm {name, force}; volume.prune {all} -> {deleted, reclaimed};
+    - volume.ls {} -> [Engine API volumes]; volume.rm {name, force}; volume.prune {all, keep} -> {deleted, reclaimed};
     - system.df {} -> {images, containers, volumes, build_cache}: counts and bytes;
     - task.kill {task, signal} -> {}: a signal (SIGKILL) to the main process of a task that runs on the node.
 

@@ -204,6 +204,12 @@ class Client:
         request = UpdateRequest(kind="service", id=service.id, version=service.meta.version, rollback=True)
         return cast("Service", unbox(await self._stub.unary("Control.Update", request)))
 
+    async def bind(self, volume: Volume, node: str) -> Volume:
+        """Say that the volume's data is on the node (name or id; "" for any): its tasks run there, and leave
+        other nodes. Nothing is copied."""
+        request = UpdateRequest(kind="volume", id=volume.id, version=volume.meta.version, node=node)
+        return cast("Volume", unbox(await self._stub.unary("Control.Update", request)))
+
     async def remove(self, kind: Kind, ref: str, *, force: bool = False) -> None:
         await self._stub.unary("Control.Remove", RemoveRequest(kind=kind, ref=ref, force=force))
 

@@ -207,6 +207,7 @@ _SERVICE_EXTRA = (
     ("cron", "Cron"),
     ("autoscale", "Autoscale"),
     ("volumes_per_slot", "VolumesPerSlot"),
+    ("volumes_move_after", "VolumesMoveAfter"),
     ("rebalance", "Rebalance"),
 )
 _CLUSTER_EXTRA = (
@@ -214,7 +215,9 @@ _CLUSTER_EXTRA = (
     ("heartbeat_grace", "HeartbeatGrace"),
     ("ingress_node_selector", "IngressNodeSelector"),
 )
-_SECONDS = frozenset(("max_delay", "progress_deadline", "starting_deadline", "cooldown"))
+_SECONDS = frozenset(
+    ("max_delay", "progress_deadline", "starting_deadline", "cooldown", "volumes_move_after")
+)
 _SPELLING = {"path_on_host": "PathOnHost", "device_ids": "DeviceIDs", "cpu": "CPU"}
 
 
@@ -1543,6 +1546,7 @@ def volume(obj: Volume, mountpoint: str = "") -> Struct:
             "Options": _strings(obj.spec.driver.options) or None,
             "Scope": "local",
         },
+        {"Status": {"Node": obj.node_id} if obj.node_id else None},
     )
 
 

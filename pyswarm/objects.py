@@ -17,6 +17,7 @@ from pyswarm.specs import (
     ConfigSpec,
     EndpointSpec,
     GenericResource,
+    Mount,
     NetworkSpec,
     NodeSpec,
     Platform,
@@ -291,8 +292,8 @@ class Task:
     window_restarts: int = 0
     waiting_for: str = ""
     """Why the orchestrator holds it back: `waiting for db (healthy)`; "" if it does not."""
-    volumes_node: str = ""
-    """For per-slot volumes: the node that holds the slot's volume."""
+    slot_volumes: bool = False
+    """Its named volumes are its slot's own (see `volume_name`)."""
     backoff: int = 0
     """How many tasks of this slot crashed in a row without having run well: the exponent of the delay."""
     rollout: Literal["", "replacing", "failed", "moving"] = ""
@@ -335,7 +336,20 @@ class Volume:
     meta: Meta = field(default_factory=Meta)
     spec: VolumeSpec = field(default_factory=VolumeSpec)
     node_id: str = ""
-    """Set for a volume that is bound to a node (per-slot volumes)."""
+    """The node that has the data, for a volume that is bound to one; "" for one that is made wherever it is
+    needed. Those of slots are bound by the scheduler when a task comes to a node, others by people."""
+
+
+SLOT_OF_LABEL = "pyswarm.slot-of"
+"""On a slot's own volume: the volume that the service's spec names."""
+
+
+def volume_name(task: Task, mount: Mount) -> str:
+    """The name of the volume that a mount of the task means: `data.2` for slot 2 of a service that keeps
+    volumes per slot; "" for a mount without a named volume."""
+    if mount.type not in ("volume", "cluster") or not mount.source:
+        return ""
+    return f"{mount.source}.{task.slot}" if task.slot_volumes else mount.source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

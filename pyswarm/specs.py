@@ -439,6 +439,10 @@ class ServiceSpec:
     cron: CronSchedule | None = None
     autoscale: Autoscale | None = None
     volumes_per_slot: bool = False
+    """Named volumes are made once for each slot, and a slot starts only where its own are."""
+    volumes_move_after: float | None = None
+    """Seconds for which a slot waits for the node with its volumes; then it starts elsewhere, with empty ones.
+    None: it waits for ever."""
     rebalance: str = ""
     """"" the cluster's default, "off" or "gentle"."""
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from pyswarm.errors import Invalid
 from pyswarm.gotemplate import Struct, Template
-from pyswarm.objects import Config, Node, Secret, Task
+from pyswarm.objects import Config, Node, Secret, Task, volume_name
 from pyswarm.specs import ContainerSpec, FileReference, Mount
 
 Functions = Mapping[str, Callable[..., str]]
@@ -46,9 +46,12 @@ def _expand(where: str, text: str, context: Struct, functions: Functions | None 
 
 
 def expand_container(task: Task, node: Node) -> ContainerSpec:
-    """The container spec with the templates in `hostname`, `env` and `mounts` carried out, as Swarm does.
-    Invalid names the field."""
+    """The container spec with the templates in `hostname`, `env` and `mounts` carried out, as Swarm does, and
+    with the names of the slot's own volumes. Invalid names the field."""
     spec = task.spec.container
+    if task.slot_volumes:
+        own = [replace(m, source=volume_name(task, m) or m.source) for m in spec.mounts]
+        spec = replace(spec, mounts=tuple(own))
     if not any("{{" in text for text in _templates(spec)):
         return spec
     context = task_context(task, node)

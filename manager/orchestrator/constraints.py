@@ -15,7 +15,7 @@ from manager.orchestrator.services import same_for_placement
 from manager.orchestrator.tasks import holds_resources, is_global, live, wanted
 from manager.scheduler.constraints import node_matches
 from manager.state import Changed, Key, Plan, View
-from pyswarm.objects import Node, NodeState, Service, Task, TaskState, alive
+from pyswarm.objects import Node, NodeState, Service, Task, TaskState, Volume, alive, volume_name
 from pyswarm.specs import GenericResource
 
 ORPHAN_AFTER = 86_400.0
@@ -34,6 +34,8 @@ class ConstraintEnforcer:
             if isinstance(before, Node) and isinstance(after, Node) and same_for_placement(before, after):
                 return ()
             return (("node", obj.id),)
+        if isinstance(before, Volume) and isinstance(after, Volume):
+            return [("node", id) for id in _left(view, before, after)]
         if isinstance(after, Task) and _newly_there(before, after):
             node = view.get(Node, after.node_id)
             if node is None or node.status.state == NodeState.DOWN or node.spec.availability == "drain":
@@ -59,6 +61,13 @@ class ConstraintEnforcer:
             else:
                 _shut_down(plan, misplaced(view, node, tasks))
         return plan
+
+
+def _left(view: View, before: Volume, after: Volume) -> list[str]:
+    """Ids of the nodes that the volume is not on any more since it is bound to another one."""
+    if after.node_id in ("", before.node_id):
+        return []
+    return [before.node_id] if before.node_id else [n.id for n in view.nodes() if n.id != after.node_id]
 
 
 def _newly_there(before: object, after: Task) -> bool:
@@ -112,7 +121,9 @@ def misplaced(view: View, node: Node, tasks: Iterable[Task]) -> list[Task]:
         want = task.spec.resources.reservations
         fits = want.nano_cpus <= cpus and want.memory <= memory
         fits = fits and _has_generic(task.assigned_generic, named, counted)
-        if wanted(task) and not (fits and _meets_constraints(view, node, task)):
+        if wanted(task) and not (
+            fits and _meets_constraints(view, node, task) and _has_volumes(view, node, task)
+        ):
             leave.append(task)
             continue
         cpus -= want.nano_cpus
@@ -121,6 +132,13 @@ def misplaced(view: View, node: Node, tasks: Iterable[Task]) -> list[Task]:
             if not resource.string_value:
                 counted[resource.kind] -= resource.value
     return leave
+
+
+def _has_volumes(view: View, node: Node, task: Task) -> bool:
+    """Whether none of the task's volumes is bound to another node."""
+    names = [name for mount in task.spec.container.mounts if (name := volume_name(task, mount))]
+    found = [volume for name in names if (volume := view.by_name(Volume, name)) is not None]
+    return all(volume.node_id in ("", node.id) for volume in found)
 
 
 def _generic_of(node: Node) -> tuple[set[tuple[str, str]], Counter[str]]:

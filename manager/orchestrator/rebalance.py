@@ -198,5 +198,5 @@ def _fits(view: View, task: Task, node: Node, own: int) -> bool:
     usage = Usage()
     for other in view.tasks_of_node(node.id):
         usage.replace(other.id, other)
-    like = replace(task, node_id="", volumes_node="")
+    like = replace(task, node_id="")
     return live(task) and not reason_against(request_of(like, view), node, usage.load(node.id), own)

@@ -244,8 +244,6 @@ def succeed(scene: Scene, slot: Slot) -> Task:
 def create(scene: Scene, slot: Slot, task: Task | None = None) -> Task:
     """Add a task to the slot; it stays at READY until `release` lets it go."""
     task = task if task is not None else _blank(scene, slot)
-    if scene.service.spec.volumes_per_slot:
-        task = replace(task, volumes_node=_volumes_node(slot))
     return scene.put(slot, task)
 
 
@@ -260,14 +258,6 @@ def _blank(scene: Scene, slot: Slot) -> Task:
 
 def _iteration(service: Service) -> int:
     return service.job_status.iteration if service.job_status is not None else 0
-
-
-def _volumes_node(slot: Slot) -> str:
-    """The node that holds the slot's own volumes: where its last task was."""
-    for task in (*reversed(slot.tasks), *reversed(slot.leaving)):
-        if task.volumes_node or task.node_id:
-            return task.volumes_node or task.node_id
-    return ""
 
 
 def release(scene: Scene, slot: Slot) -> None:

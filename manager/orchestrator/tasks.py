@@ -122,6 +122,7 @@ def new_task(
         status=TaskStatus(state=TaskState.NEW, timestamp=now, message="created"),
         desired_state=TaskState.READY,
         job_iteration=iteration,
+        slot_volumes=service.spec.volumes_per_slot,
     )
 
 
@@ -159,7 +160,8 @@ class Matcher:
         known = self._equal.get(task.spec_version)
         if known is None:
             known = self._equal[task.spec_version] = (
-                same_work(task, self.service.spec),
+                same_work(task, self.service.spec)
+                and task.slot_volumes == self.service.spec.volumes_per_slot,
                 task.spec.placement == self.service.spec.task.placement,
             )
         return known

@@ -15,7 +15,7 @@ from manager.scheduler.constraints import Constraint, normal_architecture, parse
 from manager.scheduler.usage import HostPort, Load, host_ports
 from manager.state import View
 from pyswarm.errors import Invalid
-from pyswarm.objects import Network, Node, NodeState, Task, Volume
+from pyswarm.objects import Network, Node, NodeState, Task, Volume, volume_name
 from pyswarm.specs import GenericResource
 
 BUILT_IN_DRIVERS = {
@@ -117,14 +117,11 @@ def _generic(resources: tuple[GenericResource, ...]) -> tuple[tuple[str, int], .
 
 def _bound_volumes(task: Task, view: View) -> tuple[tuple[str, str], ...]:
     bound: list[tuple[str, str]] = []
-    if task.volumes_node:
-        bound.append(("", task.volumes_node))
     for mount in task.spec.container.mounts:
-        if mount.type not in ("volume", "cluster") or not mount.source:
-            continue
-        volume = view.by_name(Volume, mount.source)
+        name = volume_name(task, mount)
+        volume = view.by_name(Volume, name) if name else None
         if volume is not None and volume.node_id:
-            bound.append((mount.source, volume.node_id))
+            bound.append((name, volume.node_id))
     return tuple(bound)
 
 
@@ -194,7 +191,7 @@ def volumes(request: Request, node: Node, load: Load, own: int) -> str:
     del load, own
     for name, node_id in request.volumes:
         if node_id != node.id:
-            return f"not holding the volume {name}" if name else "not holding the volumes of this slot"
+            return f"not holding the volume {name}"
     return ""
 
 

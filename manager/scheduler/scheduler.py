@@ -23,7 +23,17 @@ from manager.scheduler.filters import (
 from manager.scheduler.place import Placer
 from manager.scheduler.usage import Usage, is_waiting
 from manager.state import Changed, Key, Plan, View
-from pyswarm.objects import Node, Service, Task, TaskState, Volume, alive
+from pyswarm.objects import (
+    SLOT_OF_LABEL,
+    Node,
+    Service,
+    Task,
+    TaskState,
+    Volume,
+    alive,
+    volume_name,
+)
+from pyswarm.specs import Driver, Mount, VolumeSpec
 
 ASSIGNED_MESSAGE = "scheduler assigned task to node"
 CONFIRMED_MESSAGE = "scheduler confirmed task can run on preassigned node"
@@ -109,7 +119,7 @@ class Scheduler:
             groups: dict[object, list[Task]] = {}
             for task in tasks:
                 if not task.node_id:
-                    groups.setdefault(_group(view, task), []).append(task)
+                    groups.setdefault(_group(task), []).append(task)
             for group in groups.values():
                 self._place_group(view, ("service", id), group, plan, now)
         return plan
@@ -159,9 +169,20 @@ class Scheduler:
             return
         self._assign(view, task, node, request, CONFIRMED_MESSAGE, plan, now)
 
-    def _place_group(self, view: View, key: Key, tasks: list[Task], plan: Plan, now: float) -> None:
+    def _place_group(
+        self,
+        view: View,
+        key: Key,
+        tasks: list[Task],
+        plan: Plan,
+        now: float,
+        *,
+        leave_volumes: bool = False,
+    ) -> None:
         first = tasks[0]
         request = request_of(first, view)
+        if leave_volumes:
+            request = replace(request, volumes=())
         eligible, refused = self._static(view, request.static)
         placement = first.spec.placement
         placer = Placer(
@@ -175,12 +196,31 @@ class Scheduler:
         )
         for number, task in enumerate(tasks):
             node = placer.next()
+            if node is None and self._may_leave_volumes(view, key, request, task, plan, now):
+                self._place_group(view, key, tasks, plan, now, leave_volumes=True)
+                return
             if node is None:
                 text = self._explain(view, request, refused + placer.reasons)
                 for waiting in tasks[number:]:
                     self._wait(waiting, text, key, plan, now)
                 return
             self._assign(view, task, node, request, ASSIGNED_MESSAGE, plan, now)
+
+    def _may_leave_volumes(
+        self, view: View, key: Key, request: Request, task: Task, plan: Plan, now: float
+    ) -> bool:
+        """Whether the slot has waited for the node of its volumes for as long as its service says; asks again
+        when it will have."""
+        if not task.slot_volumes or not request.volumes:
+            return False
+        service = view.get(Service, task.service_id)
+        patience = service.spec.volumes_move_after if service is not None else None
+        if patience is None:
+            return False
+        until = task.meta.created_at + patience
+        if until > now:
+            plan.wake_at(key, until)
+        return until <= now
 
     def _static(self, view: View, static: Static) -> tuple[Mapping[str, None], Counter[str]]:
         """The nodes that pass the static filters, and the reasons of the others."""
@@ -205,9 +245,8 @@ class Scheduler:
             node = view.get(Node, node_id)
             host = (node.description.hostname if node is not None else "") or node_id
             reason = self._reason(request, node) if node is not None else "gone"
-            what = f"the volume {name}" if name else "the volumes of this slot"
             if reason:
-                return f"waiting for node {host}, which holds {what}: {reason}"
+                return f"waiting for node {host}, which holds the volume {name}: {reason}"
         return text
 
     def _assign(
@@ -220,9 +259,10 @@ class Scheduler:
             node_id=node.id,
             status=status,
             assigned_generic=generic,
-            volumes_node=node.id if _keeps_volumes(view, task) else task.volumes_node,
         )
         plan.put(assigned)
+        for volume in _slot_volumes(view, assigned):
+            plan.put(volume)
         self.usage.assume(assigned)
 
     def _wait(self, task: Task, text: str, key: Key, plan: Plan, now: float) -> None:
@@ -235,15 +275,40 @@ class Scheduler:
         plan.put(replace(task, status=replace(task.status, timestamp=now, err=text)))
 
 
-def _group(view: View, task: Task) -> object:
-    if not task.service_id or task.volumes_node or _keeps_volumes(view, task):
+def _group(task: Task) -> object:
+    if not task.service_id or task.slot_volumes:
         return task.id
     return (task.spec_version, task.endpoint)
 
 
-def _keeps_volumes(view: View, task: Task) -> bool:
-    service = view.get(Service, task.service_id) if task.service_id else None
-    return service is not None and service.spec.volumes_per_slot
+def _slot_volumes(view: View, task: Task) -> list[Volume]:
+    """The records of the slot's own volumes, where they do not say yet that they are on the task's node. They
+    outlive the tasks, the service and its stack, as volumes do."""
+    if not task.slot_volumes:
+        return []
+    records: dict[str, Volume] = {}
+    for mount in task.spec.container.mounts:
+        name = volume_name(task, mount)
+        known = view.by_name(Volume, name) if name else None
+        if known is not None and known.node_id != task.node_id:
+            records[name] = replace(known, node_id=task.node_id)
+        elif known is None and name:
+            records[name] = Volume(
+                id=view.new_id(), spec=_slot_volume_spec(view, task, mount), node_id=task.node_id
+            )
+    return list(records.values())
+
+
+def _slot_volume_spec(view: View, task: Task, mount: Mount) -> VolumeSpec:
+    """Like the volume that the service names, if there is a record of it, or else as the mount says."""
+    model = view.by_name(Volume, mount.source)
+    labels = model.spec.labels if model is not None else mount.volume_labels
+    driver = model.spec.driver if model is not None else mount.volume_driver
+    return VolumeSpec(
+        name=volume_name(task, mount),
+        labels={**labels, SLOT_OF_LABEL: mount.source},
+        driver=driver or Driver(name="local"),
+    )
 
 
 def _holds(task: Task | None) -> int:

@@ -98,7 +98,7 @@ def is_waiting(task: Task) -> bool:
 def _record(task: Task) -> _Record | None:
     state = task.status.state
     if is_waiting(task):
-        tied = task.node_id or task.volumes_node or not task.service_id
+        tied = task.node_id or task.slot_volumes or not task.service_id
         return _Waiting(task.service_id, (task.spec_version, task.id if tied else ""))
     if not task.node_id or state < TaskState.ASSIGNED:
         return None

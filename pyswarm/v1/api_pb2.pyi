@@ -104,12 +104,13 @@ class CreateRequest(_message.Message):
     def __init__(self, spec: _Optional[_Union[SpecBox, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., resolve_image: _Optional[str] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
-    __slots__ = ("kind", "id", "version", "spec", "rollback", "force", "resolve_image")
+    __slots__ = ("kind", "id", "version", "spec", "rollback", "node", "force", "resolve_image")
     KIND_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     RESOLVE_IMAGE_FIELD_NUMBER: _ClassVar[int]
     kind: str
@@ -117,9 +118,10 @@ class UpdateRequest(_message.Message):
     version: int
     spec: SpecBox
     rollback: bool
+    node: str
     force: bool
     resolve_image: str
-    def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., version: _Optional[int] = ..., spec: _Optional[_Union[SpecBox, _Mapping]] = ..., rollback: _Optional[bool] = ..., force: _Optional[bool] = ..., resolve_image: _Optional[str] = ...) -> None: ...
+    def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., version: _Optional[int] = ..., spec: _Optional[_Union[SpecBox, _Mapping]] = ..., rollback: _Optional[bool] = ..., node: _Optional[str] = ..., force: _Optional[bool] = ..., resolve_image: _Optional[str] = ...) -> None: ...
 
 class RemoveRequest(_message.Message):
     __slots__ = ("kind", "ref", "force")

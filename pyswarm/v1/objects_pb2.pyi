@@ -592,7 +592,7 @@ class Autoscale(_message.Message):
     def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ..., cpu: _Optional[float] = ..., memory: _Optional[float] = ..., metric: _Optional[str] = ..., target: _Optional[float] = ..., cooldown: _Optional[float] = ...) -> None: ...
 
 class ServiceSpec(_message.Message):
-    __slots__ = ("name", "labels", "task", "mode", "update", "rollback", "endpoint", "depends_on", "cron", "autoscale", "volumes_per_slot", "rebalance")
+    __slots__ = ("name", "labels", "task", "mode", "update", "rollback", "endpoint", "depends_on", "cron", "autoscale", "volumes_per_slot", "volumes_move_after", "rebalance")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -611,6 +611,7 @@ class ServiceSpec(_message.Message):
     CRON_FIELD_NUMBER: _ClassVar[int]
     AUTOSCALE_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_PER_SLOT_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_MOVE_AFTER_FIELD_NUMBER: _ClassVar[int]
     REBALANCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     labels: _containers.ScalarMap[str, str]
@@ -623,8 +624,9 @@ class ServiceSpec(_message.Message):
     cron: CronSchedule
     autoscale: Autoscale
     volumes_per_slot: bool
+    volumes_move_after: float
     rebalance: str
-    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., task: _Optional[_Union[TaskSpec, _Mapping]] = ..., mode: _Optional[_Union[ServiceMode, _Mapping]] = ..., update: _Optional[_Union[UpdateConfig, _Mapping]] = ..., rollback: _Optional[_Union[UpdateConfig, _Mapping]] = ..., endpoint: _Optional[_Union[EndpointSpec, _Mapping]] = ..., depends_on: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., cron: _Optional[_Union[CronSchedule, _Mapping]] = ..., autoscale: _Optional[_Union[Autoscale, _Mapping]] = ..., volumes_per_slot: _Optional[bool] = ..., rebalance: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., task: _Optional[_Union[TaskSpec, _Mapping]] = ..., mode: _Optional[_Union[ServiceMode, _Mapping]] = ..., update: _Optional[_Union[UpdateConfig, _Mapping]] = ..., rollback: _Optional[_Union[UpdateConfig, _Mapping]] = ..., endpoint: _Optional[_Union[EndpointSpec, _Mapping]] = ..., depends_on: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., cron: _Optional[_Union[CronSchedule, _Mapping]] = ..., autoscale: _Optional[_Union[Autoscale, _Mapping]] = ..., volumes_per_slot: _Optional[bool] = ..., volumes_move_after: _Optional[float] = ..., rebalance: _Optional[str] = ...) -> None: ...
 
 class IpamPool(_message.Message):
     __slots__ = ("subnet", "ip_range", "gateway", "aux_addresses")
@@ -1003,7 +1005,7 @@ class TaskStatus(_message.Message):
     def __init__(self, state: _Optional[_Union[TaskState, str]] = ..., timestamp: _Optional[float] = ..., message: _Optional[str] = ..., err: _Optional[str] = ..., container_id: _Optional[str] = ..., pid: _Optional[int] = ..., exit_code: _Optional[int] = ..., oom_killed: _Optional[bool] = ..., health: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[PortConfig, _Mapping]]] = ..., started_at: _Optional[float] = ..., finished_at: _Optional[float] = ..., running_since: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "meta", "service_id", "slot", "node_id", "spec", "spec_version", "service_name", "service_labels", "endpoint", "status", "desired_state", "networks", "assigned_generic", "job_iteration", "not_before", "restarts", "window_start", "window_restarts", "waiting_for", "volumes_node", "backoff", "rollout")
+    __slots__ = ("id", "meta", "service_id", "slot", "node_id", "spec", "spec_version", "service_name", "service_labels", "endpoint", "status", "desired_state", "networks", "assigned_generic", "job_iteration", "not_before", "restarts", "window_start", "window_restarts", "waiting_for", "slot_volumes", "backoff", "rollout")
     class ServiceLabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1031,7 +1033,7 @@ class Task(_message.Message):
     WINDOW_START_FIELD_NUMBER: _ClassVar[int]
     WINDOW_RESTARTS_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
-    VOLUMES_NODE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_VOLUMES_FIELD_NUMBER: _ClassVar[int]
     BACKOFF_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     id: str
@@ -1054,10 +1056,10 @@ class Task(_message.Message):
     window_start: float
     window_restarts: int
     waiting_for: str
-    volumes_node: str
+    slot_volumes: bool
     backoff: int
     rollout: str
-    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., service_id: _Optional[str] = ..., slot: _Optional[int] = ..., node_id: _Optional[str] = ..., spec: _Optional[_Union[TaskSpec, _Mapping]] = ..., spec_version: _Optional[int] = ..., service_name: _Optional[str] = ..., service_labels: _Optional[_Mapping[str, str]] = ..., endpoint: _Optional[_Union[EndpointSpec, _Mapping]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., desired_state: _Optional[_Union[TaskState, str]] = ..., networks: _Optional[_Iterable[_Union[NetworkAttachment, _Mapping]]] = ..., assigned_generic: _Optional[_Iterable[_Union[GenericResource, _Mapping]]] = ..., job_iteration: _Optional[int] = ..., not_before: _Optional[float] = ..., restarts: _Optional[int] = ..., window_start: _Optional[float] = ..., window_restarts: _Optional[int] = ..., waiting_for: _Optional[str] = ..., volumes_node: _Optional[str] = ..., backoff: _Optional[int] = ..., rollout: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., service_id: _Optional[str] = ..., slot: _Optional[int] = ..., node_id: _Optional[str] = ..., spec: _Optional[_Union[TaskSpec, _Mapping]] = ..., spec_version: _Optional[int] = ..., service_name: _Optional[str] = ..., service_labels: _Optional[_Mapping[str, str]] = ..., endpoint: _Optional[_Union[EndpointSpec, _Mapping]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., desired_state: _Optional[_Union[TaskState, str]] = ..., networks: _Optional[_Iterable[_Union[NetworkAttachment, _Mapping]]] = ..., assigned_generic: _Optional[_Iterable[_Union[GenericResource, _Mapping]]] = ..., job_iteration: _Optional[int] = ..., not_before: _Optional[float] = ..., restarts: _Optional[int] = ..., window_start: _Optional[float] = ..., window_restarts: _Optional[int] = ..., waiting_for: _Optional[str] = ..., slot_volumes: _Optional[bool] = ..., backoff: _Optional[int] = ..., rollout: _Optional[str] = ...) -> None: ...
 
 class AllocatedPool(_message.Message):
     __slots__ = ("subnet", "gateway")

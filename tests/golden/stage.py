@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from manager.allocator import Allocator
 from manager.controller import Planner, Transaction
-from manager.desired import create_service, rollback_service, update_service
+from manager.desired import bind_volume, create_service, rollback_service, update_service
 from manager.orchestrator import TaskUse, reconcilers
 from manager.scheduler.scheduler import Scheduler
 from manager.state import State, View
@@ -27,6 +27,7 @@ from pyswarm.objects import (
     Service,
     Task,
     TaskState,
+    Volume,
     alive,
 )
 from pyswarm.specs import (
@@ -34,6 +35,7 @@ from pyswarm.specs import (
     CronSchedule,
     Dependency,
     EndpointSpec,
+    Mount,
     NodeSpec,
     Placement,
     PortConfig,
@@ -284,6 +286,11 @@ class Stage:
         assert found, f"no task {name}"
         return max(found, key=lambda task: task.meta.created_at)
 
+    def do_bind(self, names: list[str], said: Mapping[str, str]) -> None:
+        volume = self.view.by_name(Volume, names[0])
+        assert volume is not None, f"no volume {names[0]}"
+        self._change(lambda tx: bind_volume(tx, volume, names[1]))
+
     def do_fail(self, names: list[str], said: Mapping[str, str]) -> None:
         for name in names:
             task = self._task(name)
@@ -381,6 +388,7 @@ _ALL: tuple[Callable[[Stage], Iterable[Object]], ...] = (
     lambda stage: stage.view.services(),
     lambda stage: stage.view.tasks(),
     lambda stage: stage.view.networks(),
+    lambda stage: stage.view.volumes(),
 )
 
 
@@ -432,8 +440,13 @@ def _set_rest(spec: ServiceSpec, key: str, value: str) -> ServiceSpec:
         return replace(spec, endpoint=EndpointSpec(ports=(port,)))
     if key == "rebalance":
         return replace(spec, rebalance=value)
+    if key == "volume":
+        mounts = (Mount(source=value, target="/data"),)
+        return replace(spec, task=replace(task, container=replace(task.container, mounts=mounts)))
     if key == "volumes_per_slot":
         return replace(spec, volumes_per_slot=value == "true")
+    if key == "volumes_move_after":
+        return replace(spec, volumes_move_after=seconds(value))
     raise AssertionError(f"no such option: {key}")
 
 

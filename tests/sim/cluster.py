@@ -62,6 +62,7 @@ class CheckedServer(MemoryServer):
             dict(self.world.services),
             dict(self.world.tasks),
             dict(self.world.networks),
+            dict(self.world.volumes),
             self.world.cluster,
         )
         first = self.commits == 0
@@ -129,7 +130,7 @@ def _same(before: Object | None, after: Object | None) -> bool:
 
 
 def _old(world: World, obj: Object) -> Object | None:
-    for table in (world.nodes, world.services, world.tasks, world.networks):
+    for table in (world.nodes, world.services, world.tasks, world.networks, world.volumes):
         if obj.id in table:
             return table[obj.id]
     return world.cluster if isinstance(obj, Cluster) else None

@@ -9,15 +9,16 @@ from dataclasses import replace
 from typing import Literal
 
 from manager.controller import Transaction
-from manager.desired import create_service, rollback_service, update_service
+from manager.desired import bind_volume, create_service, rollback_service, update_service
 from manager.store import StaleWrite
-from pyswarm.objects import Network, Node, Service, TaskState
+from pyswarm.objects import Network, Node, Service, TaskState, Volume
 from pyswarm.specs import (
     ContainerSpec,
     CronSchedule,
     Dependency,
     Driver,
     EndpointSpec,
+    Mount,
     NetworkAttachmentSpec,
     NetworkSpec,
     Placement,
@@ -31,7 +32,7 @@ from pyswarm.specs import (
     UpdateConfig,
 )
 from tests.sim.cluster import GIB, SimCluster
-from tests.sim.invariants import live
+from tests.sim.invariants import MOVED_LABEL, live
 
 Step = Callable[[SimCluster], Awaitable[None]]
 
@@ -122,8 +123,10 @@ def random_spec(rng: random.Random, name: str, networks: list[str]) -> ServiceSp
             concurrency=rng.choice(("allow", "forbid", "replace")),
             history=rng.randint(1, 3),
         )
+    stateful = mode.kind == "replicated" and rng.random() < 0.15
+    mounts = (Mount(source=f"{name}-data", target="/data"),) if stateful else ()
     task = TaskSpec(
-        container=ContainerSpec(image=image, stop_grace_period=rng.choice((None, 1.0))),
+        container=ContainerSpec(image=image, stop_grace_period=rng.choice((None, 1.0)), mounts=mounts),
         resources=ResourceRequirements(
             reservations=Resources(
                 memory=rng.choice((0, 0, GIB // 2, GIB)), nano_cpus=rng.choice((0, 0, 500_000_000))
@@ -143,7 +146,8 @@ def random_spec(rng: random.Random, name: str, networks: list[str]) -> ServiceSp
         depends_on=depends,
         cron=cron,
         rebalance=rng.choice(("", "", "gentle")),
-        volumes_per_slot=mode.kind == "replicated" and rng.random() < 0.1,
+        volumes_per_slot=stateful,
+        volumes_move_after=rng.choice((None, None, 30.0)) if stateful else None,
     )
 
 
@@ -299,6 +303,25 @@ async def label(sim: SimCluster) -> None:
     await sim.submit(mutation)
 
 
+async def move_volume(sim: SimCluster) -> None:
+    """A person says that a slot's data is on another node now."""
+    volumes = sorted(sim.server.world.volumes.values(), key=lambda volume: volume.spec.name)
+    if not volumes:
+        await deploy(sim)
+        return
+    chosen, node_id = sim.rng.choice(volumes), sim.rng.choice([*sorted(sim.agents), ""])
+    sim.say(f"volume {chosen.spec.name} is on {node_id or 'any node'}")
+
+    def mutation(tx: Transaction) -> None:
+        volume = tx.view.get(Volume, chosen.id)
+        if volume is not None and (not node_id or tx.view.get(Node, node_id) is not None):
+            bound = bind_volume(tx, volume, node_id)
+            labels = {**bound.spec.labels, MOVED_LABEL: node_id}
+            tx.put(replace(bound, spec=replace(bound.spec, labels=labels)))
+
+    await sim.submit(mutation)
+
+
 async def join(sim: SimCluster) -> None:
     if len(sim.agents) < 6:
         sim.say(f"node {await sim.add_node()} joins")
@@ -423,6 +446,7 @@ STEPS: tuple[tuple[int, Step], ...] = (
     (2, network),
     (5, availability),
     (3, label),
+    (3, move_volume),
     (1, join),
     (1, remove_node),
     (4, crash_node),

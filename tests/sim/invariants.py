@@ -11,11 +11,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from manager.scheduler.constraints import node_matches
-from pyswarm.objects import Cluster, Network, Node, NodeState, Object, Service, Task, TaskState, alive
+from pyswarm.objects import (
+    Cluster,
+    Network,
+    Node,
+    NodeState,
+    Object,
+    Service,
+    Task,
+    TaskState,
+    Volume,
+    alive,
+)
 from pyswarm.specs import update_config
 
 STOP_TIMEOUT = 60.0
 """Seconds after which a successor may start though its predecessor has not said that it stopped."""
+
+MOVED_LABEL = "moved"
+"""On a volume: the node that a person said it is on, "" for any."""
 
 
 class Violated(AssertionError):
@@ -30,6 +44,7 @@ class World:
     services: dict[str, Service] = field(default_factory=dict[str, Service])
     tasks: dict[str, Task] = field(default_factory=dict[str, Task])
     networks: dict[str, Network] = field(default_factory=dict[str, Network])
+    volumes: dict[str, Volume] = field(default_factory=dict[str, Volume])
     cluster: Cluster | None = None
 
     @staticmethod
@@ -48,11 +63,13 @@ class World:
             self.tasks[obj.id] = obj
         elif isinstance(obj, Network):
             self.networks[obj.id] = obj
+        elif isinstance(obj, Volume):
+            self.volumes[obj.id] = obj
         elif isinstance(obj, Cluster):
             self.cluster = obj
 
     def remove(self, id: str) -> None:
-        for table in (self.nodes, self.services, self.tasks, self.networks):
+        for table in (self.nodes, self.services, self.tasks, self.networks, self.volumes):
             table.pop(id, None)
 
     def by_service(self) -> dict[str, list[Task]]:
@@ -104,6 +121,7 @@ def check_step(
             _forward(old, new)
         if isinstance(new, Task):
             _placed_well(old if isinstance(old, Task) else None, new, after)
+            _placed_by_its_volumes(old if isinstance(old, Task) else None, new, before, after)
     by_service = after.by_service()
     for service in after.services.values():
         tasks = by_service.get(service.id, [])
@@ -114,7 +132,7 @@ def check_step(
         _counts(service, tasks, after)
         _history(service, tasks, after)
         if service.spec.volumes_per_slot:
-            _volumes(service, tasks)
+            _volumes(tasks, after)
     for service_id, tasks in by_service.items():
         if service_id not in after.services:
             require(
@@ -140,8 +158,7 @@ def _forward(old: Task, new: Task) -> None:
 
 
 def _placed_well(old: Task | None, new: Task, world: World) -> None:
-    newly = new.status.state == TaskState.ASSIGNED and (old is None or old.status.state < TaskState.ASSIGNED)
-    if not newly or not wanted(new):
+    if not _newly_assigned(old, new) or not wanted(new):
         return
     require(good_node(world, new.node_id), f"assigned to a node that takes no tasks: {show(new)}")
     node = world.nodes[new.node_id]
@@ -185,14 +202,47 @@ def _slots(service: Service, tasks: list[Task]) -> None:
         )
 
 
-def _volumes(service: Service, tasks: list[Task]) -> None:
-    """A slot with volumes of its own stays on one node."""
-    where: dict[int, str] = {}
-    for task in sorted(tasks, key=lambda t: t.meta.created_at):
-        if task.node_id:
-            node_id = where.setdefault(task.slot, task.node_id)
-            require(node_id == task.node_id, f"{show(task)} left its volumes on {node_id}")
-    del service
+def _newly_assigned(old: Task | None, new: Task) -> bool:
+    assigned = new.status.state == TaskState.ASSIGNED
+    return assigned and (old is None or old.status.state < TaskState.ASSIGNED)
+
+
+def _own_volumes(task: Task, world: World) -> dict[str, str]:
+    """Node by name of the slot's own volumes that there is a record of."""
+    names = {f"{m.source}.{task.slot}" for m in task.spec.container.mounts if m.source}
+    volumes = sorted(world.volumes.values(), key=lambda volume: volume.spec.name)
+    return {v.spec.name: v.node_id for v in volumes if v.spec.name in names}
+
+
+def _placed_by_its_volumes(old: Task | None, new: Task, before: World, after: World) -> None:
+    """A slot's task starts where the slot's volumes are, or where they are from then on."""
+    if not new.slot_volumes or not _newly_assigned(old, new):
+        return
+    now = _own_volumes(new, after)
+    require(
+        len(now) == len(new.spec.container.mounts), f"nobody wrote down where the volumes are: {show(new)}"
+    )
+    require(set(now.values()) == {new.node_id}, f"{show(new)}, but its volumes are on {now}")
+    service = after.services.get(new.service_id)
+    if service is not None and service.spec.volumes_move_after is None:
+        former = {name: node_id for name, node_id in _own_volumes(new, before).items() if node_id}
+        moved = {name for name, node_id in former.items() if node_id != new.node_id}
+        by_hand = {
+            volume.spec.name
+            for volume in after.volumes.values()
+            if volume.spec.labels.get(MOVED_LABEL) in (new.node_id, "")
+        }
+        require(moved <= by_hand, f"{show(new)} left its volumes {sorted(moved - by_hand)}")
+
+
+def _volumes(tasks: list[Task], world: World) -> None:
+    """Nothing is wanted of a slot on a node that does not have its volumes."""
+    for task in tasks:
+        if task.slot_volumes and task.node_id and live(task):
+            found = _own_volumes(task, world)
+            require(
+                set(found.values()) <= {task.node_id, ""}, f"{show(task)}, but its volumes are on {found}"
+            )
 
 
 def _counts(service: Service, tasks: list[Task], world: World) -> None:
@@ -311,6 +361,7 @@ def _updates(before: World, after: World, changed: Mapping[str, tuple[Object | N
             if good_node(after, t.node_id)
             and good_node(before, t.node_id)
             and node_matches(service.spec.task.placement.constraints, after.nodes[t.node_id])
+            and not (t.slot_volumes and set(_own_volumes(t, after).values()) - {t.node_id, ""})
             and not any(live(m) and running(m) and slot_of(m) == slot_of(t) and m.id != t.id for m in mates)
         ]
         if not alone:

@@ -13,8 +13,8 @@ from manager.scheduler.scheduler import (
     REASON_REFRESH,
     Scheduler,
 )
-from pyswarm.objects import Node, NodeState, Service, Task, TaskState, Volume
-from pyswarm.specs import ContainerSpec, GenericResource, Mount, PortConfig, VolumeSpec
+from pyswarm.objects import SLOT_OF_LABEL, Meta, Node, NodeState, Service, Task, TaskState, Volume
+from pyswarm.specs import ContainerSpec, Driver, GenericResource, Mount, PortConfig, VolumeSpec
 from tests.unit.rounds import GIB, NOW, Rounds, node, service, tasks_of
 
 HTTP = PortConfig(target_port=80, published_port=80, publish_mode="host")
@@ -491,24 +491,71 @@ def test_a_rollback_after_a_task_had_ended_takes_the_resources_back() -> None:
 # ------------------------------------------------------------------------------------------------- volumes
 
 
+MOUNTED = ContainerSpec(mounts=(Mount(source="data", target="/data"),))
+
+
+def stateful(move_after: float | None = None) -> Service:
+    db = service("db", container=MOUNTED)
+    return replace(db, spec=replace(db.spec, volumes_per_slot=True, volumes_move_after=move_after))
+
+
+def slot_tasks(db: Service, slots: int, **fields: object) -> list[Task]:
+    tasks = tasks_of(db, slots, **fields)  # type: ignore[arg-type]  # fields of tasks_of
+    return [replace(t, slot_volumes=True, meta=Meta(created_at=NOW)) for t in tasks]
+
+
 def test_a_slot_with_volumes_waits_for_its_node_and_says_so() -> None:
     rounds = start(node("a", hostname="db1"), node("b"))
-    db = service("db")
-    db = replace(db, spec=replace(db.spec, volumes_per_slot=True))
-    rounds.put(db, *tasks_of(db, 1))
+    db = stateful()
+    rounds.put(db, *slot_tasks(db, 1))
     [first] = rounds.tasks(db)
-    assert first.volumes_node == first.node_id == "a"
+    volume = rounds.view.by_name(Volume, "data.1")
+    assert volume is not None
+    assert volume.node_id == first.node_id == "a"
+    assert volume.spec.labels[SLOT_OF_LABEL] == "data"
+    rounds.delete(first)
     rounds.put(node("a", hostname="db1", state=NodeState.DOWN))
-    rounds.put(replace(tasks_of(db, 1, ids=["second"])[0], volumes_node="a"))
-    assert waiting(rounds, db) == ["waiting for node db1, which holds the volumes of this slot: down"]
+    rounds.put(*slot_tasks(db, 1, ids=["second"]))
+    assert waiting(rounds, db) == ["waiting for node db1, which holds the volume data.1: down"]
     rounds.put(node("a", hostname="db1"))
-    assert rounds.per_node(db) == {"a": 2}
+    assert rounds.per_node(db) == {"a": 1}
+
+
+def test_slots_get_volumes_of_their_own_like_the_one_that_the_service_names() -> None:
+    driver = Driver(name="local", options={"type": "tmpfs"})
+    rounds = start(node("a"))
+    rounds.put(Volume(id="v", spec=VolumeSpec(name="data", labels={"a": "b"}, driver=driver)))
+    db = stateful()
+    rounds.put(db, *slot_tasks(db, 2))
+    for slot in (1, 2):
+        volume = rounds.view.by_name(Volume, f"data.{slot}")
+        assert volume is not None
+        assert volume.node_id == "a"
+        assert volume.spec.driver == driver
+        assert volume.spec.labels == {"a": "b", SLOT_OF_LABEL: "data"}
+    shared = rounds.view.by_name(Volume, "data")
+    assert shared is not None
+    assert shared.node_id == ""
+
+
+def test_a_slot_leaves_its_volumes_once_its_policy_says_so() -> None:
+    rounds = start(node("a", state=NodeState.DOWN), node("b"))
+    db = stateful(move_after=600.0)
+    rounds.put(Volume(id="v", spec=VolumeSpec(name="data.1"), node_id="a"), db, *slot_tasks(db, 1))
+    assert waiting(rounds, db) == ["waiting for node host-a, which holds the volume data.1: down"]
+    rounds.advance(599.0)
+    assert rounds.per_node(db) == {}
+    rounds.advance(1.0)
+    assert rounds.per_node(db) == {"b": 1}
+    volume = rounds.view.get(Volume, "v")
+    assert volume is not None
+    assert volume.node_id == "b"
 
 
 def test_a_bound_volume_decides_the_node() -> None:
     rounds = start(node("a"), node("b"))
     rounds.put(Volume(id="v", spec=VolumeSpec(name="data"), node_id="b"))
-    db = service("db", container=ContainerSpec(mounts=(Mount(source="data", target="/data"),)))
+    db = service("db", container=MOUNTED)
     rounds.put(db, *tasks_of(db, 3))
     assert rounds.per_node(db) == {"b": 3}
 

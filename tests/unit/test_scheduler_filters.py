@@ -47,6 +47,7 @@ def placed(owner: Service, count: int, node_id: str = "n", **fields: object) -> 
 
 OTHER = service("other", cpus=1, memory=GIB, ports=[HTTP])
 GPU = GenericResource(kind="gpu", value=1)
+MOUNTED = ContainerSpec(mounts=(Mount(source="data", target="/data"),))
 CASES = [
     Case("ready", node("n"), service("s"), ""),
     Case("down", node("n", state=NodeState.DOWN), service("s"), "down"),
@@ -165,21 +166,21 @@ CASES = [
     Case(
         "slot's volumes here",
         node("n"),
-        service("s"),
+        service("s", container=MOUNTED),
         "",
-        change=lambda task: replace(task, volumes_node="n"),
+        change=lambda task: replace(task, slot=2, slot_volumes=True),
     ),
     Case(
         "slot's volumes elsewhere",
         node("n"),
-        service("s"),
-        "not holding the volumes of this slot",
-        change=lambda task: replace(task, volumes_node="m"),
+        service("s", container=MOUNTED),
+        "not holding the volume data.3",
+        change=lambda task: replace(task, slot=3, slot_volumes=True),
     ),
     Case(
         "bound volume elsewhere",
         node("n"),
-        service("s", container=ContainerSpec(mounts=(Mount(source="data", target="/data"),))),
+        service("s", container=MOUNTED),
         "not holding the volume data",
     ),
     Case(
@@ -235,7 +236,9 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_filter(case: Case) -> None:
     rounds = Rounds()
-    rounds.put(case.node, *case.on_node, Volume(id="v", spec=VolumeSpec(name="data"), node_id="elsewhere"))
+    bound = {"data": "elsewhere", "data.2": "n", "data.3": "elsewhere"}
+    volumes = [Volume(id=name, spec=VolumeSpec(name=name), node_id=id) for name, id in bound.items()]
+    rounds.put(case.node, *case.on_node, *volumes)
     usage = Usage()
     usage.sync(rounds.view)
     [task] = tasks_of(case.service, 1)
