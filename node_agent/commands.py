@@ -11,12 +11,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from node_agent.images.buildah import BuildRequest, BuildSecret, Images, ImageSummary
 from node_agent.images.reference import parse
+from node_agent.images.transfer import CHUNK
 from node_agent.storage import Storage, VolumeUse
 from pyswarm.api import NodeCommand, NodeReply
 from pyswarm.clock import rfc3339
@@ -54,6 +55,7 @@ class Commands:
             "image.tag": self._image_tag,
             "image.rm": self._image_rm,
             "image.prune": self._image_prune,
+            "image.history": self._image_history,
             "image.resolve": self._image_resolve,
             "image.build": self._image_build,
             "volume.ls": self._volume_ls,
@@ -65,8 +67,9 @@ class Commands:
 
     async def run(self, command: NodeCommand, more: AsyncIterator[NodeCommand]) -> AsyncIterator[NodeReply]:
         """Progress as it comes, then the result or the error. `more` is input that follows the command."""
-        if command.verb == "image.save":
-            async with aclosing(self._image_save(command)) as replies:
+        if command.verb in ("image.save", "image.archive"):
+            send = self._image_save if command.verb == "image.save" else self._image_archive
+            async with aclosing(send(command)) as replies:
                 async for reply in replies:
                     yield reply
             return
@@ -89,6 +92,8 @@ class Commands:
         if handler is None:
             raise Invalid(f"this node does not know the command {command.verb!r}: is its pyswarm older?")
         arguments = _arguments(command)
+        if command.verb == "image.load":
+            return await self._image_load(command, more)
         if command.verb == "image.build" and arguments.get("context") == "-":
             return await self._build_archive(arguments, command, more, progress)
         return await handler(arguments, progress)
@@ -111,7 +116,10 @@ class Commands:
 
     async def _image_pull(self, arguments: Arguments, progress: Progress) -> Any:
         image = await self._images.pull(
-            _text(arguments, "reference"), auth=str(arguments.get("auth", "")), progress=progress
+            _text(arguments, "reference"),
+            auth=str(arguments.get("auth", "")),
+            progress=progress,
+            platform=str(arguments.get("platform", "")),
         )
         return {"id": image.id, "digest": image.digests[0].partition("@")[2] if image.digests else ""}
 
@@ -134,8 +142,45 @@ class Commands:
         return rows
 
     async def _image_prune(self, arguments: Arguments, progress: Progress) -> Any:
-        deleted, freed = await self._images.prune(all_images=bool(arguments.get("all")), keep=self._in_use())
+        deleted, freed = await self._images.prune(
+            all_images=bool(arguments.get("all")),
+            keep=self._in_use(),
+            before=arguments.get("before"),
+            labels=arguments.get("labels") or (),
+            without=arguments.get("without") or (),
+        )
         return {"deleted": list(deleted), "reclaimed": freed}
+
+    async def _image_history(self, arguments: Arguments, progress: Progress) -> Any:
+        return list(await self._images.history(_text(arguments, "name")))
+
+    async def _image_archive(self, command: NodeCommand) -> AsyncGenerator[NodeReply]:
+        """Images as one archive of docker's, in pieces."""
+        async with self._work("save-") as work:
+            try:
+                await self._images.save(_arguments(command).get("references") or (), work / "images.tar")
+            except PyswarmError as error:
+                yield NodeReply(kind="error", text=str(error), error_class=type(error).__name__)
+                return
+            with (work / "images.tar").open("rb") as file:
+                while data := await asyncio.to_thread(file.read, CHUNK):
+                    yield NodeReply(kind="data", data=data)
+        yield NodeReply(kind="result", text="{}")
+
+    async def _image_load(self, first: NodeCommand, more: AsyncIterator[NodeCommand]) -> Any:
+        async with self._work("load-") as work:
+            await _receive(work / "images.tar", first, more)
+            return {"loaded": list(await self._images.load(work / "images.tar"))}
+
+    @asynccontextmanager
+    async def _work(self, prefix: str) -> AsyncGenerator[Path]:
+        """A directory for the time of one command."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        work = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._scratch, prefix=prefix))
+        try:
+            yield work
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, True)
 
     async def _image_resolve(self, arguments: Arguments, progress: Progress) -> Any:
         reference = _text(arguments, "reference")
@@ -165,16 +210,12 @@ class Commands:
         self, arguments: Arguments, first: NodeCommand, more: AsyncIterator[NodeCommand], progress: Progress
     ) -> Any:
         """Build from a tar archive that follows the command."""
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        work = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._scratch, prefix="context-"))
-        try:
+        async with self._work("context-") as work:
             archive = work / "context.tar"
             await _receive(archive, first, more)
             context = work / "context"
             await asyncio.to_thread(_unpack, archive, context)
             return await self._image_build({**arguments, "context": str(context)}, progress)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
 
     # ------------------------------------------------------------------------------ volumes
 
@@ -186,8 +227,10 @@ class Commands:
         return {}
 
     async def _volume_prune(self, arguments: Arguments, progress: Progress) -> Any:
-        everything = bool(arguments.get("all"))
-        deleted, freed = await asyncio.to_thread(lambda: self._storage.prune_volumes(all_volumes=everything))
+        everything, keep = bool(arguments.get("all")), frozenset(arguments.get("keep") or ())
+        deleted, freed = await asyncio.to_thread(
+            lambda: self._storage.prune_volumes(all_volumes=everything, keep=keep)
+        )
         return {"deleted": list(deleted), "reclaimed": freed}
 
     async def _system_df(self, arguments: Arguments, progress: Progress) -> Any:

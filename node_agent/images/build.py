@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from node_agent.images.reference import parse
 from pyswarm.errors import Invalid
 
+LIMITS = (
+    *("cgroup-parent", "cpu-period", "cpu-quota", "cpu-shares", "cpuset-cpus", "cpuset-mems"),
+    *("memory", "memory-swap", "security-opt"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSecret:
@@ -48,17 +53,27 @@ class BuildRequest:
     ulimits: tuple[str, ...] = ()
     """`name=soft:hard`."""
     privileged: bool = False
+    limits: Mapping[str, str | Sequence[str]] = field(default_factory=dict[str, str | Sequence[str]])
+    """Of the steps' containers, by buildah's names for them: see LIMITS."""
 
 
 def _isolation(request: BuildRequest) -> Sequence[str]:
-    """Steps run in a chroot, the cheapest; a network or a /dev/shm of their own needs an OCI runtime."""
+    """Steps run in a chroot, the cheapest; limits, a network or a /dev/shm of their own need an OCI runtime."""
     if request.network not in ("", "default", "host", "none"):
         raise Invalid(f"build.network: {request.network!r} is not supported: use host, default or none")
-    if request.network != "none" and not request.shm_size:
+    if request.network != "none" and not request.shm_size and not request.limits:
         return ("--isolation=chroot",)
     network = "none" if request.network == "none" else "host"
     shm = [f"--shm-size={request.shm_size}"] if request.shm_size else []
-    return ("--isolation=oci", f"--network={network}", *shm)
+    unknown = sorted(set(request.limits) - set(LIMITS))
+    if unknown:
+        raise Invalid(f"build.limits: unknown {', '.join(unknown)}: one of {', '.join(LIMITS)}")
+    limits = [
+        f"--{name}={value}"
+        for name, values in sorted(request.limits.items())
+        for value in ((values,) if isinstance(values, str) else values)
+    ]
+    return ("--isolation=oci", f"--network={network}", *shm, *limits)
 
 
 def _cache_repository(entry: str) -> str:

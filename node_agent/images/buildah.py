@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from node_agent import mounts
+from node_agent.images import archive
 from node_agent.images.auth import (
     Credentials,
     auth_file,
@@ -38,7 +39,7 @@ from node_agent.images.build import BuildRequest, BuildSecret, build_flags
 from node_agent.images.program import Buildah, Progress
 from node_agent.images.reference import Reference, familiar, insecure, parse
 from node_agent.images.registry import Registry
-from node_agent.images.store import ImageStore, StoredImage
+from node_agent.images.store import ImageStore, StoredImage, unix_time
 from node_agent.images.transfer import Piece, pieces, proven, receive
 from node_agent.ports import ImageConfig, Paths
 from pyswarm.clock import Clock, SystemClock, rfc3339
@@ -413,20 +414,32 @@ class Images:
             finally:
                 digest_file.unlink(missing_ok=True)
 
-    async def save(self, reference: str, target: Path) -> None:
-        """Write an image as a docker archive (`docker save`)."""
-        image, name = self._get(reference), parse(reference)
-        await self._buildah.run(
-            "push", image.id, f"docker-archive:{target}:{name.repository}:{name.tag or 'latest'}"
-        )
+    async def save(self, references: Sequence[str], target: Path) -> None:
+        """Write images as one docker archive (`docker save`); one that is named by its id has no name there."""
+        self._buildah.prepare()
+        with tempfile.TemporaryDirectory(dir=self._buildah.tmp, prefix="save-") as work:
+            made: list[Path] = []
+            for number, reference in enumerate(references):
+                image = self._get(reference)
+                named = [familiar(name) for name in _named(image, reference)]
+                made.append(Path(work) / f"{number}.tar")
+                place = f"docker-archive:{made[-1]}{f':{named[0]}' if named else ''}"
+                await self._buildah.run("push", image.id, place)
+            if len(made) == 1:
+                made[0].replace(target)
+            else:
+                await asyncio.to_thread(archive.merge, made, target)
 
-    async def load(self, source: Path) -> str:
-        """Read a docker archive into the store; returns the image's id."""
-        return (
-            (await self._buildah.run("pull", "--policy=always", f"docker-archive:{source}"))
-            .strip()
-            .splitlines()[-1]
-        )
+    async def load(self, source: Path) -> Sequence[str]:
+        """Read a docker archive into the store; returns the names of its images, ids of those without."""
+        loaded: list[str] = []
+        for number, names in enumerate(await asyncio.to_thread(archive.names, source)):
+            output = await self._buildah.run("pull", "--policy=always", f"docker-archive:{source}:@{number}")
+            image_id = output.strip().splitlines()[-1].removeprefix("sha256:")
+            for name in names:
+                await self._buildah.run("tag", image_id, parse(name).local_names[0])
+            loaded += names or (f"sha256:{image_id}",)
+        return loaded
 
     # -------------------------------------------------------------------------------- from node to node
 
@@ -530,6 +543,29 @@ class Images:
             },
         }
 
+    async def history(self, reference: str) -> Sequence[Mapping[str, Any]]:
+        """The steps that made an image, the newest first, with the Engine API's field names."""
+        image = self._get(reference)
+        steps = self._store.raw_config(image).get("history") or ()
+        sizes = list(self._store.layer_sizes(image))
+        shown: list[Mapping[str, Any]] = []
+        for step in steps:
+            shown.insert(
+                0,
+                {
+                    "Id": "<missing>",
+                    "Created": int(unix_time(str(step.get("created") or ""))),
+                    "CreatedBy": str(step.get("created_by") or ""),
+                    "Comment": str(step.get("comment") or ""),
+                    "Tags": None,
+                    "Size": 0 if step.get("empty_layer") or not sizes else sizes.pop(0),
+                },
+            )
+        if shown:
+            tags = [familiar(name) for name in image.names if "@" not in name]
+            shown[0] = {**shown[0], "Id": f"sha256:{image.id}", "Tags": tags or None}
+        return shown
+
     async def tag(self, source: str, target: str) -> None:
         """Give an image another name."""
         image, name = self._get(source), parse(target)
@@ -554,21 +590,41 @@ class Images:
         await self._buildah.run("rmi", *(image.names or (image.id,)))
         return [*(f"Untagged: {familiar(name)}" for name in image.names), f"Deleted: sha256:{image.id}"]
 
-    async def prune(self, *, all_images: bool = False, keep: Sequence[str] = ()) -> tuple[Sequence[str], int]:
+    async def prune(
+        self,
+        *,
+        all_images: bool = False,
+        keep: Sequence[str] = (),
+        before: float | None = None,
+        labels: Sequence[str] = (),
+        without: Sequence[str] = (),
+    ) -> tuple[Sequence[str], int]:
         """Remove images without a name (with `all_images`, all) that no task here uses and that are not in
-        `keep` (references or ids); and the steps of builds older than an hour. Returns the ids removed
+        `keep` (references or ids); and the steps of builds older than an hour. Only those that were made `before`
+        that Unix time, have each of `labels` (`key` or `key=value`) and none of `without`. Returns the ids removed
         and the bytes freed."""
-        before = sum(self._layer_bytes())
+        size = sum(self._layer_bytes())
         kept = {image.id for image in map(self._store.find, keep) if image is not None}
         used = kept | set((await self._holders()).values()) | set(self._mounting)
         old = self._clock.now() - _OLD_ENOUGH
         doomed = [
             image
             for image in self._store.images()
-            if image.id not in used and _prunable(image, all_images, old)
+            if image.id not in used
+            and _prunable(image, all_images, old)
+            and (before is None or image.created < before)
+            and self._labelled(image, labels, without)
         ]
         gone = [image.id for image in doomed if await self._try_remove(image)]
-        return gone, max(0, before - sum(self._layer_bytes()))
+        return gone, max(0, size - sum(self._layer_bytes()))
+
+    def _labelled(self, image: StoredImage, wanted: Sequence[str], unwanted: Sequence[str]) -> bool:
+        if not wanted and not unwanted:
+            return True
+        labels = self._store.config(image).labels
+        return all(_has_label(labels, each) for each in wanted) and not any(
+            _has_label(labels, each) for each in unwanted
+        )
 
     def _layer_bytes(self) -> Sequence[int]:
         seen: dict[str, int] = {}
@@ -621,6 +677,12 @@ def max_age(policy: str) -> float:
         )
     amounts = [int(group or 0) for group in match.groups()]
     return sum(n * unit for n, unit in zip(amounts, (7 * _DAY, _DAY, 3600.0, 60.0, 1.0), strict=True))
+
+
+def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    """Whether there is that label, `key` or `key=value`."""
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
 
 
 def _from_nodes_first(reference: str, policy: str) -> bool:

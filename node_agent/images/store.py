@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,7 +44,7 @@ class StoredImage:
     """A step that `build` keeps for the next build; docker hides those."""
 
 
-def _seconds(text: str) -> float:
+def unix_time(text: str) -> float:
     """RFC 3339 with any number of fractional digits."""
     trimmed = _FRACTION.sub(lambda match: "." + match.group(1)[:6].ljust(6, "0"), text)
     try:
@@ -65,7 +65,7 @@ def _record(entry: Mapping[str, Any]) -> StoredImage:
         digest=digest,
         digests=tuple(sorted(manifests | ({digest} if digest else set()))),
         names=names,
-        created=_seconds(str(entry.get("created") or "")),
+        created=unix_time(str(entry.get("created") or "")),
         layer=str(entry.get("layer") or ""),
         cache=not names and any(_CACHE_NAME.search(name) for name in history),
     )
@@ -208,15 +208,19 @@ class ImageStore:
     def sizes(self) -> Mapping[str, int]:
         """Bytes of each image, by id: the sum of its unpacked layers."""
         layers = {str(entry["id"]): entry for entry in _load_list(self._layers_file)}
-        return {image.id: _chain_size(image.layer, layers) for image in self.images()}
+        return {image.id: sum(_chain(image.layer, layers)) for image in self.images()}
+
+    def layer_sizes(self, image: StoredImage) -> Sequence[int]:
+        """Bytes of each of the image's layers, the lowest first."""
+        layers = {str(entry["id"]): entry for entry in _load_list(self._layers_file)}
+        return list(_chain(image.layer, layers))[::-1]
 
 
-def _chain_size(layer: str, layers: Mapping[str, Mapping[str, Any]]) -> int:
-    total = 0
+def _chain(layer: str, layers: Mapping[str, Mapping[str, Any]]) -> Iterator[int]:
+    """Bytes of a layer and of those below it."""
     while layer in layers:
-        total += int(layers[layer].get("diff-size") or 0)
+        yield int(layers[layer].get("diff-size") or 0)
         layer = str(layers[layer].get("parent") or "")
-    return total
 
 
 def _load_list(path: Path) -> Sequence[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ import click
 
 from pyswarm.cli import human, values
 from pyswarm.cli.app import App, connected, current_app, warn
-from pyswarm.cli.lazy import Entry, GoCommand, LazyGroup
+from pyswarm.cli.lazy import GoCommand, refused_option
 from pyswarm.cli.service_flags import DURATION
 from pyswarm.cli.table import executed, inspected, parsed
 from pyswarm.errors import NotFound, PyswarmError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pyswarm.client import Client
     from pyswarm.objects import Cluster, Node
 
+NO_EXTERNAL_CA = "the managers sign certificates themselves"
+ETCD_SNAPSHOTS = "etcd keeps the log of Raft, and decides by itself when to take a snapshot"
 JOIN_HINT = """To add a {role} to this swarm, run the following command:
 
     pyswarm join --token {token} {address}
@@ -56,6 +58,9 @@ def init_options(command: Any) -> Any:
             is_flag=True,
             help="Make this manager the only one, with the state that it has.",
         ),
+        refused_option("--external-ca", why=NO_EXTERNAL_CA),
+        refused_option("--max-snapshots", why=ETCD_SNAPSHOTS),
+        refused_option("--snapshot-interval", why=ETCD_SNAPSHOTS),
         option("--label", multiple=True, help="Labels of this node (key=value)."),
         option("--listen-addr", default="", help="Listen address (format: <ip>[:port]), 0.0.0.0:2377."),
         option(
@@ -395,23 +400,3 @@ def _server(app: App) -> tuple[Mapping[str, Any] | None, PyswarmError | None]:
         "RaftVersion": found.raft_version,
         "Os": "linux",
     }, None
-
-
-# ------------------------------------------------------------------------------------------- docker's spelling
-
-
-@click.group(
-    cls=LazyGroup,
-    entries={
-        "backup": Entry("pyswarm.cli.backup:backup", "Save the cluster's state in a file"),
-        "restore": Entry("pyswarm.cli.backup:restore", "Start a cluster from a backup"),
-    },
-)
-def swarm() -> None:
-    """The commands above by the names that docker has for them."""
-
-
-swarm.add_command(init)
-swarm.add_command(join)
-swarm.add_command(leave)
-swarm.add_command(join_token)

@@ -288,7 +288,7 @@ def config(
             raise Invalid(
                 "--no-interpolate prints the whole model: it goes with --format, --output and --quiet alone"
             )
-        text = _template(files, project_name, env_files, profiles, project_directory, format)
+        text = template(files, project_name, env_files, profiles, project_directory, format)
         _printed("" if quiet else text, output)
         return
     project = _loaded(files, project_name, env_files, profiles, project_directory, strict)
@@ -315,7 +315,7 @@ def _printed(text: str, output: str) -> None:
         click.echo(text, nl=False)
 
 
-def _template(
+def template(
     files: tuple[str, ...],
     name: str,
     env_files: tuple[str, ...],

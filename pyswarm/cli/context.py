@@ -1,20 +1,21 @@
-"""`pyswarm context`: create, export, import, ls, use, inspect, show, rm."""
+"""`pyswarm context`: create, update, export, import, ls, use, inspect, show, rm."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pyswarm.cli import contexts
 from pyswarm.cli.app import App, connected, current_app, format_option, inspect_format_option, quiet_option
-from pyswarm.cli.inspection import finish
+from pyswarm.cli.inspection import Failures
 from pyswarm.cli.lazy import LazyGroup
 from pyswarm.cli.table import Layout, formatted, inspected, row
 from pyswarm.cli.values import pairs
-from pyswarm.errors import Invalid, PyswarmError
+from pyswarm.errors import Invalid
 from pyswarm.gotemplate import Struct
 
 if TYPE_CHECKING:
@@ -39,45 +40,82 @@ def context() -> None:
     """Manage connections to clusters."""
 
 
-@context.command()
-@click.argument("name", metavar="CONTEXT")
-@click.option("--description", default="", help="Description of the context.")
-@click.option("--host", default="", help="Manager's API: tcp://host:2378[,host:2378...].")
-@click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file of the cluster's CA.")
-@click.option(
-    "--cert", type=click.Path(exists=True, dir_okay=False), help="PEM file of the client certificate."
-)
-@click.option(
-    "--key", type=click.Path(exists=True, dir_okay=False), help="PEM file of the certificate's key."
-)
-@click.option(
-    "--docker", "endpoint", default="", metavar="KEY=VALUE,...", help="host=,ca=,cert=,key= in one word."
-)
-def create(
-    name: str,
-    description: str,
-    host: str,
-    ca: str | None,
-    cert: str | None,
-    key: str | None,
-    endpoint: str,
-) -> None:
-    """Create a context from a manager's address and a client certificate."""
-    given = pairs(endpoint.split(",")) if endpoint else {}
-    files = {"host": host, "ca": ca, "cert": cert, "key": key}
-    found = {word: value or given.get(word, "") for word, value in files.items()}
-    missing = [f"--{word}" for word, value in found.items() if not value]
+def _endpoint_options(command: Any) -> Any:
+    """The options that say where a context leads."""
+    option, file = click.option, click.Path(exists=True, dir_okay=False)
+    for each in reversed(
+        [
+            option("--description", help="Description of the context."),
+            option("--host", default="", help="Manager's API: tcp://host:2378[,host:2378...]."),
+            option("--ca", type=file, help="PEM file of the cluster's CA."),
+            option("--cert", type=file, help="PEM file of the client certificate."),
+            option("--key", type=file, help="PEM file of the certificate's key."),
+            option(
+                "--docker",
+                "endpoint",
+                default="",
+                metavar="KEY=VALUE,...",
+                help="host=,ca=,cert=,key= in one word.",
+            ),
+        ]
+    ):
+        command = each(command)
+    return command
+
+
+def _stored(
+    name: str, description: str | None, base: str, endpoint: str, **given: str | None
+) -> contexts.Stored:
+    """The context that the options describe, with the rest as in the context `base` ("" for none). Raises Invalid
+    for what is missing."""
+    words = pairs(endpoint.split(",")) if endpoint else {}
+    found = {word: value or words.get(word, "") for word, value in given.items()}
+    known = contexts.stored(base) if base else None
+    missing = [f"--{word}" for word, value in found.items() if not value] if known is None else []
     if missing:
         raise Invalid(
             f"a context needs {', '.join(missing)}: run `pyswarm context export {name}` on a manager, and "
             f"`pyswarm context import {name} FILE` here"
         )
-    if not found["host"].startswith("tcp://"):
-        raise Invalid(f"invalid host {found['host']!r}: write tcp://address:port")
-    data = [Path(found[word]).read_bytes() for word in ("ca", "cert", "key")]
-    contexts.create(contexts.Context(name, found["host"], description), *data)
+    host = found["host"] or (known.context.host if known else "")
+    if not host.startswith("tcp://"):
+        raise Invalid(f"invalid host {host!r}: write tcp://address:port")
+    if description is None:
+        description = known.context.description if known else ""
+
+    def part(word: str, old: bytes) -> bytes:
+        return Path(found[word]).read_bytes() if found[word] else old
+
+    old = known or contexts.Stored(contexts.Context(name, host), b"", b"", b"")
+    return contexts.Stored(
+        contexts.Context(name, host, description),
+        part("ca", old.ca),
+        part("cert", old.cert),
+        part("key", old.key),
+    )
+
+
+@context.command()
+@click.argument("name", metavar="CONTEXT")
+@_endpoint_options
+@click.option(
+    "--from", "base", default="", metavar="CONTEXT", help="Take what is not said from this context."
+)
+def create(name: str, base: str, **options: Any) -> None:
+    """Create a context from a manager's address and a client certificate."""
+    contexts.create(_stored(name, base=base, **options))
     click.echo(name)
     click.echo(f'Successfully created context "{name}"', err=True)
+
+
+@context.command()
+@click.argument("name", metavar="CONTEXT")
+@_endpoint_options
+def update(name: str, **options: Any) -> None:
+    """Update a context: its description, address or certificate."""
+    contexts.update(_stored(name, base=name, **options))
+    click.echo(name)
+    click.echo(f'Successfully updated context "{name}"', err=True)
 
 
 @context.command("export")
@@ -92,7 +130,8 @@ async def export(app: App, client: Client, name: str, file: str) -> None:
     key = pki.new_key()
     answer = await client.issue_client(name, pki.create_request(key, name).decode())
     host = "tcp://" + ",".join(answer.managers)
-    data = contexts.packed(contexts.Context(name, host), answer.ca.encode(), answer.cert.encode(), key)
+    made = contexts.Stored(contexts.Context(name, host), answer.ca.encode(), answer.cert.encode(), key)
+    data = contexts.packed(made)
     if file == "-":
         sys.stdout.buffer.write(data)
         return
@@ -107,8 +146,8 @@ async def export(app: App, client: Client, name: str, file: str) -> None:
 def import_context(name: str, file: str) -> None:
     """Create a context from a file that `pyswarm context export` made on a manager."""
     data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    found, ca, cert, key = contexts.unpacked(data)
-    contexts.create(contexts.Context(name, found.host, found.description), ca, cert, key)
+    found = contexts.unpacked(data)
+    contexts.create(replace(found, context=replace(found.context, name=name)))
     click.echo(name)
     click.echo(f'Successfully imported context "{name}"', err=True)
 
@@ -186,11 +225,9 @@ def inspect(names: tuple[str, ...], format: str) -> None:
 @click.option("-f", "--force", is_flag=True, help="Force the removal of a context in use.")
 def remove(names: tuple[str, ...], force: bool) -> None:
     """Remove one or more contexts."""
-    errors: list[PyswarmError] = []
+    failures = Failures()
     for name in names:
-        try:
+        with failures.kept():
             contexts.remove(name, force=force)
             click.echo(name)
-        except PyswarmError as error:
-            errors.append(error)
-    finish(errors)
+    failures.finish()

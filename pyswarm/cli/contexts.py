@@ -30,6 +30,16 @@ class Context:
     description: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A context with its certificates, in PEM."""
+
+    context: Context
+    ca: bytes
+    cert: bytes
+    key: bytes
+
+
 def home() -> Path:
     """Where contexts are kept."""
     configured = os.environ.get("PYSWARM_CONFIG")
@@ -84,16 +94,28 @@ def names() -> list[str]:
     return [DEFAULT, *found]
 
 
-def create(context: Context, ca: bytes, cert: bytes, key: bytes) -> None:
+def stored(name: str) -> Stored:
+    """A context with its certificates. Raises NotFound, and Invalid for one that is incomplete."""
+    context, tls = load(name), tls_of(name)
+    return Stored(context, tls.ca, tls.cert, tls.key)
+
+
+def create(new: Stored) -> None:
     """Store a new context. Raises Conflict if there is one of that name."""
-    place = _directory(context.name)
-    if context.name == DEFAULT or place.exists():
-        raise Conflict(f"context {context.name!r} already exists")
-    place.mkdir(parents=True, mode=0o700)
+    name = new.context.name
+    if name == DEFAULT or _directory(name).exists():
+        raise Conflict(f"context {name!r} already exists")
+    _directory(name).mkdir(parents=True, mode=0o700)
     home().chmod(0o700)
-    for name, data in (("ca.pem", ca), ("cert.pem", cert), ("key.pem", key)):
+    update(new)
+
+
+def update(new: Stored) -> None:
+    """Store a context over the one of that name."""
+    place = _directory(new.context.name)
+    for name, data in (("ca.pem", new.ca), ("cert.pem", new.cert), ("key.pem", new.key)):
         _write(place / name, data)
-    _write(place / "meta.json", json.dumps(asdict(context), indent=2).encode())
+    _write(place / "meta.json", json.dumps(asdict(new.context), indent=2).encode())
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -102,18 +124,18 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def packed(context: Context, ca: bytes, cert: bytes, key: bytes) -> bytes:
+def packed(context: Stored) -> bytes:
     """A context as one file, for another machine."""
-    parts = {"ca": ca.decode(), "cert": cert.decode(), "key": key.decode()}
-    return json.dumps({**asdict(context), **parts}, indent=1).encode() + b"\n"
+    parts = {"ca": context.ca.decode(), "cert": context.cert.decode(), "key": context.key.decode()}
+    return json.dumps({**asdict(context.context), **parts}, indent=1).encode() + b"\n"
 
 
-def unpacked(data: bytes) -> tuple[Context, bytes, bytes, bytes]:
-    """The inverse: context, CA, certificate, key. Raises Invalid for anything else."""
+def unpacked(data: bytes) -> Stored:
+    """The inverse. Raises Invalid for anything else."""
     try:
         found = cast("dict[str, str]", json.loads(data))
         context = Context(found["name"], found["host"], found.get("description", ""))
-        return context, found["ca"].encode(), found["cert"].encode(), found["key"].encode()
+        return Stored(context, found["ca"].encode(), found["cert"].encode(), found["key"].encode())
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Invalid(
             "this is not a context: make one with `pyswarm context export NAME` on a manager"

@@ -1,16 +1,18 @@
-"""`pyswarm image`: ls, pull, push, build, tag, inspect, rm, prune, on one node or on all."""
+"""`pyswarm image`: ls, pull, push, build, tag, inspect, rm, prune, on one node or on all; see image_files too."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from pyswarm.cli import archive, credentials, human, inspection, nodes, values
+from pyswarm.cli import archive, credentials, human, inspection, nodes, pruning, values
 from pyswarm.cli.app import (
     App,
     connected,
@@ -18,14 +20,15 @@ from pyswarm.cli.app import (
     format_option,
     inspect_format_option,
     no_trunc_option,
+    prune_filter_option,
     quiet_option,
 )
 from pyswarm.cli.completion import complete
-from pyswarm.cli.lazy import LazyGroup
+from pyswarm.cli.lazy import Entry, LazyGroup, needless_option, refused, refused_option
 from pyswarm.cli.service_flags import BYTES
 from pyswarm.cli.table import Layout, formatted, row
 from pyswarm.clock import rfc3339
-from pyswarm.errors import Invalid, NotFound, PyswarmError
+from pyswarm.errors import Invalid, NotFound
 from pyswarm.gotemplate import Struct, Time
 
 if TYPE_CHECKING:
@@ -58,12 +61,25 @@ node_option = click.option(
 all_nodes_option = click.option("--all-nodes", is_flag=True, help="On every node.")
 
 
-@click.group(cls=LazyGroup)
+@click.group(
+    cls=LazyGroup,
+    entries={
+        "history": Entry("pyswarm.cli.image_files:history", "Show the history of an image"),
+        "load": Entry("pyswarm.cli.image_files:load", "Load an image from a tar archive or stdin"),
+        "save": Entry("pyswarm.cli.image_files:save", "Save images to a tar archive"),
+    },
+)
 def image() -> None:
     """Manage the images of the nodes."""
 
 
-async def _targets(client: Client, node: str, all_nodes: bool) -> list[tuple[str, str]]:
+image.add_command(refused("import", "build an image with `FROM scratch` and `ADD archive.tar /`"))
+UNUSED = "all images without at least one container associated to them"
+DANGLING = "all dangling images"
+ONE_PLATFORM = "a node keeps an image for its own platform"
+
+
+async def targets(client: Client, node: str, all_nodes: bool) -> list[tuple[str, str]]:
     """(id, name to show) of the nodes that are meant; the name is "" when there is but one."""
     if all_nodes and node:
         raise Invalid("--node and --all-nodes exclude each other")
@@ -73,18 +89,15 @@ async def _targets(client: Client, node: str, all_nodes: bool) -> list[tuple[str
 
 
 async def _on_each(
-    client: Client, targets: Sequence[tuple[str, str]], verb: str, args: dict[str, Any]
+    client: Client, where: Sequence[tuple[str, str]], verb: str, args: dict[str, Any]
 ) -> list[Any]:
     """The answers of the nodes, one after the other; errors are raised together at the end."""
     answers: list[Any] = []
-    errors: list[PyswarmError] = []
-    for each, name in targets:
-        say = _speaker(name)
-        try:
-            answers.append(await nodes.ask(client, verb, args, node=each, say=say))
-        except PyswarmError as error:
-            errors.append(type(error)(f"node {name}: {error}") if name else error)
-    inspection.finish(errors)
+    failures = inspection.Failures()
+    for each, name in where:
+        with failures.kept(f"node {name}" if name else ""):
+            answers.append(await nodes.ask(client, verb, args, node=each, say=_speaker(name)))
+    failures.finish()
     return answers
 
 
@@ -171,6 +184,7 @@ def _passes(summary: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> bool:
 @format_option
 @no_trunc_option
 @quiet_option("Only show image IDs.")
+@refused_option("--tree", why=ONE_PLATFORM, flag=True)
 @node_option
 @all_nodes_option
 @connected
@@ -191,11 +205,11 @@ async def list_images(
     pairs = values.filters(filters)
     if repository:
         pairs.append(("reference", repository))
-    targets = await _targets(client, node, all_nodes)
-    answers = await _on_each(client, targets, "image.ls", {"all": everything})
+    where = await targets(client, node, all_nodes)
+    answers = await _on_each(client, where, "image.ls", {"all": everything})
     found = [
         (name, summary)
-        for (_, name), answer in zip(targets, answers, strict=True)
+        for (_, name), answer in zip(where, answers, strict=True)
         for summary in answer
         if _passes(summary, pairs)
     ]
@@ -208,6 +222,7 @@ async def list_images(
 @image.command()
 @click.argument("names", nargs=-1, required=True, metavar="IMAGE...")
 @inspect_format_option
+@refused_option("--platform", why=ONE_PLATFORM)
 @node_option
 @connected
 async def inspect(app: App, client: Client, names: tuple[str, ...], format: str, node: str) -> None:
@@ -229,19 +244,24 @@ async def inspect(app: App, client: Client, names: tuple[str, ...], format: str,
 
 @image.command()
 @click.argument("name", metavar="NAME[:TAG|@DIGEST]")
+@refused_option("-a", "--all-tags", why="pull the tags that you need, one by one", flag=True)
+@needless_option("--disable-content-trust")
+@click.option("--platform", default="", help="Platform of the image, where it has several (os/arch).")
 @click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output.")
 @node_option
 @all_nodes_option
 @connected
-async def pull(app: App, client: Client, name: str, quiet: bool, node: str, all_nodes: bool) -> None:
+async def pull(
+    app: App, client: Client, name: str, platform: str, quiet: bool, node: str, all_nodes: bool
+) -> None:
     """Download an image from a registry."""
     del app
     if values.tagged(name) != name:
         click.echo("Using default tag: latest")
     reference = values.tagged(name)
-    args = {"reference": reference, "auth": credentials.registry_auth(reference)}
-    targets = await _targets(client, node, all_nodes)
-    for target in targets:
+    args = {"reference": reference, "auth": credentials.registry_auth(reference), "platform": platform}
+    where = await targets(client, node, all_nodes)
+    for target in where:
         answer = (await _on_each(client, [target], "image.pull", args))[0]
         if answer.get("digest") and not quiet:
             click.echo(f"Digest: {answer['digest']}")
@@ -257,6 +277,9 @@ def _domained(reference: str) -> str:
 
 @image.command()
 @click.argument("name", metavar="NAME[:TAG]")
+@refused_option("-a", "--all-tags", why="push the tags one by one", flag=True)
+@needless_option("--disable-content-trust")
+@refused_option("--platform", why=ONE_PLATFORM)
 @click.option("-q", "--quiet", is_flag=True, help="Suppress verbose output.")
 @node_option
 @connected
@@ -282,14 +305,15 @@ async def push(app: App, client: Client, name: str, quiet: bool, node: str) -> N
 async def tag(app: App, client: Client, source: str, target: str, node: str, all_nodes: bool) -> None:
     """Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE."""
     del app
-    targets = await _targets(client, node, all_nodes)
-    await _on_each(client, targets, "image.tag", {"source": source, "target": values.tagged(target)})
+    where = await targets(client, node, all_nodes)
+    await _on_each(client, where, "image.tag", {"source": source, "target": values.tagged(target)})
 
 
 @image.command("rm")
 @click.argument("names", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-f", "--force", is_flag=True, help="Force removal of the image.")
 @click.option("--no-prune", is_flag=True, hidden=True)
+@refused_option("--platform", why=ONE_PLATFORM)
 @node_option
 @all_nodes_option
 @connected
@@ -298,45 +322,41 @@ async def remove(
 ) -> None:
     """Remove one or more images."""
     del app, no_prune
-    targets = await _targets(client, node, all_nodes)
-    errors: list[PyswarmError] = []
+    where = await targets(client, node, all_nodes)
+    failures = inspection.Failures()
     for name in names:
-        try:
-            answers = await _on_each(client, targets, "image.rm", {"references": [name], "force": force})
-        except NotFound as error:
-            if not force:
-                errors.append(error)
-            continue
-        except PyswarmError as error:
-            errors.append(error)
-            continue
-        for entry in (entry for answer in answers for entry in answer):
-            click.echo("\n".join(f"{word}: {what}" for word, what in entry.items()))
-    inspection.finish(errors)
+        with failures.kept(), suppress(NotFound) if force else nullcontext():
+            answers = await _on_each(client, where, "image.rm", {"references": [name], "force": force})
+            for entry in (entry for answer in answers for entry in answer):
+                click.echo("\n".join(f"{word}: {what}" for word, what in entry.items()))
+    failures.finish()
 
 
 @image.command()
 @click.option(
     "-a", "--all", "everything", is_flag=True, help="Remove all unused images, not just dangling ones."
 )
+@prune_filter_option
 @click.option("-f", "--force", is_flag=True, help="Do not prompt for confirmation.")
 @node_option
 @all_nodes_option
 @connected
-async def prune(app: App, client: Client, everything: bool, force: bool, node: str, all_nodes: bool) -> None:
+async def prune(
+    app: App,
+    client: Client,
+    everything: bool,
+    filters: tuple[str, ...],
+    force: bool,
+    node: str,
+    all_nodes: bool,
+) -> None:
     """Remove unused images; what a task on the node uses is never removed."""
-    del app
-    if not force:
-        kind = (
-            "all images without at least one container associated to them"
-            if everything
-            else "all dangling images"
-        )
-        click.echo(f"WARNING! This will remove {kind}.")
-        click.confirm("Are you sure you want to continue?", abort=True)
-    answers = await _on_each(
-        client, await _targets(client, node, all_nodes), "image.prune", {"all": everything}
-    )
+    chosen = pruning.chosen([each for each in filters if not each.startswith("dangling=")], app.now())
+    everything = everything or "dangling=false" in filters
+    if not pruning.confirmed(f"{UNUSED if everything else DANGLING}.", force):
+        return
+    args = {"all": everything, **asdict(chosen)}
+    answers = await _on_each(client, await targets(client, node, all_nodes), "image.prune", args)
     deleted = [name for answer in answers for name in answer.get("deleted") or ()]
     if deleted:
         click.echo("Deleted Images:\n" + "".join(f"deleted: {name}\n" for name in deleted))
@@ -353,13 +373,35 @@ async def prune(app: App, client: Client, everything: bool, force: bool, node: s
 @click.option("--build-arg", multiple=True, help="Set build-time variables.")
 @click.option("--build-context", multiple=True, help="Additional build contexts (name=path).")
 @click.option("--cache-from", multiple=True, help="Images to consider as cache sources.")
+@click.option("--cgroup-parent", default="", help="Parent cgroup of the RUN instructions.")
+@needless_option("--compress")
+@click.option("--cpu-period", default="", metavar="MICROSECONDS", help="Limit the CPU CFS period.")
+@click.option("--cpu-quota", default="", metavar="MICROSECONDS", help="Limit the CPU CFS quota.")
+@click.option("-c", "--cpu-shares", default="", metavar="WEIGHT", help="CPU shares.")
+@click.option(
+    "--cpuset-cpus", default="", metavar="CPUS", help="CPUs in which to allow execution (0-3, 0,1)."
+)
+@click.option("--cpuset-mems", default="", metavar="NODES", help="Memory nodes in which to allow execution.")
+@needless_option("--disable-content-trust")
 @click.option("-f", "--file", default="", help="Name of the Dockerfile (default: PATH/Dockerfile).")
+@needless_option("--force-rm")
+@click.option("--iidfile", type=click.Path(dir_okay=False), help="Write the image ID to the file.")
+@refused_option("--isolation", why="containers of Linux have one kind")
 @click.option("--label", multiple=True, help="Set metadata for an image.")
+@click.option("-m", "--memory", default="", metavar="BYTES", help="Memory limit.")
+@click.option(
+    "--memory-swap", default="", metavar="BYTES", help="Limit of memory and swap; -1 for unlimited swap."
+)
 @click.option("--network", default="", help="Networking mode for RUN instructions.")
 @click.option("--no-cache", is_flag=True, help="Do not use cache when building the image.")
 @click.option("--platform", multiple=True, help="Set target platform for build.")
 @click.option("--pull", is_flag=True, help="Always attempt to pull all referenced images.")
 @click.option("-q", "--quiet", is_flag=True, help="Suppress the build output and print image ID on success.")
+@needless_option("--rm")
+@click.option("--security-opt", multiple=True, help="Security options.")
+@refused_option(
+    "--squash", why="layers are shared between images: use a stage of its own, and COPY", flag=True
+)
 @click.option(
     "--secret", multiple=True, help="Secret to expose to the build (id=NAME,src=FILE|env=VARIABLE)."
 )
@@ -380,6 +422,7 @@ async def build(
     build_context: tuple[str, ...],
     cache_from: tuple[str, ...],
     file: str,
+    iidfile: str | None,
     label: tuple[str, ...],
     network: str,
     no_cache: bool,
@@ -394,6 +437,7 @@ async def build(
     ulimit: tuple[str, ...],
     node: str,
     all_nodes: bool,
+    **limits: str | tuple[str, ...],
 ) -> None:
     """Build an image from a Dockerfile."""
     del app
@@ -415,10 +459,13 @@ async def build(
         "platforms": list(platform),
         "shm_size": shm_size,
         "ulimits": list(ulimit),
+        "limits": {flag.replace("_", "-"): value for flag, value in limits.items() if value},
     }
-    for each, name in await _targets(client, node, all_nodes):
+    for each, name in await targets(client, node, all_nodes):
         answer = await build_on(client, path, file, args, each, nodes_say(quiet, name))
         click.echo(answer["id"])
+        if iidfile is not None:
+            Path(iidfile).write_text(f"sha256:{answer['id']}")
 
 
 def nodes_say(quiet: bool, name: str = "") -> nodes.Say:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -11,7 +12,31 @@ from pyswarm.cli.table import inspected
 from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError
 from pyswarm.gotemplate import Struct
 
+if TYPE_CHECKING:
+    from pyswarm.client import Client
+    from pyswarm.objects import Kind
+
 T = TypeVar("T")
+
+
+class Failures:
+    """What went wrong with some of several things; the others are done all the same."""
+
+    def __init__(self, kinds: tuple[type[PyswarmError], ...] = (PyswarmError,)) -> None:
+        self.errors: list[PyswarmError] = []
+        self._kinds = kinds
+
+    @contextmanager
+    def kept(self, of: str = "") -> Generator[None]:
+        """Keep an error of the block for the end; `of` names the thing where the error does not."""
+        try:
+            yield
+        except self._kinds as error:
+            self.errors.append(type(error)(f"{of}: {error}") if of else error)
+
+    def finish(self) -> None:
+        """Raise what was kept: see `finish`."""
+        finish(self.errors)
 
 
 async def gather(
@@ -19,13 +44,11 @@ async def gather(
 ) -> tuple[list[T], list[PyswarmError]]:
     """What `fetch` finds for each reference, in order, and the errors of the others."""
     found: list[T] = []
-    errors: list[PyswarmError] = []
+    failures = Failures((NotFound, Conflict))
     for ref in refs:
-        try:
+        with failures.kept():
             found.append(await fetch(ref))
-        except (NotFound, Conflict) as error:
-            errors.append(error)
-    return found, errors
+    return found, failures.errors
 
 
 async def inspect(
@@ -63,14 +86,17 @@ def _capital(text: str) -> str:
 
 async def remove_each(refs: Sequence[str], remove: Callable[[str], Awaitable[None]]) -> None:
     """Remove each, print its name, go on after an error and raise all of them at the end."""
-    errors: list[PyswarmError] = []
+    failures = Failures()
     for ref in refs:
-        try:
+        with failures.kept():
             await remove(ref)
             click.echo(ref)
-        except PyswarmError as error:
-            errors.append(error)
-    finish(errors)
+    failures.finish()
+
+
+async def remove_all(client: Client, kind: Kind, refs: Sequence[str], *, force: bool = False) -> None:
+    """Remove objects of one kind, each as `remove_each` does."""
+    await remove_each(refs, lambda ref: client.remove(kind, ref, force=force))
 
 
 async def unless_gone(removal: Awaitable[None], force: bool) -> None:

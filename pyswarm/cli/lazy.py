@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import click
+
+from pyswarm.errors import Invalid
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +128,45 @@ def _nearest(word: str, names: list[str]) -> str | None:
 def group(name: str, entries: Mapping[str, Entry], help: str) -> LazyGroup:
     """A lazy group that is nothing but its entries."""
     return LazyGroup(name, entries=entries, help=help)
+
+
+def refused(name: str, why: str) -> click.Command:
+    """A command of docker's that pyswarm has not: it says why, and what to do in its place."""
+
+    @click.command(
+        name,
+        cls=GoCommand,
+        hidden=True,
+        help=f"Not supported: {why}.",
+        context_settings={"ignore_unknown_options": True},
+    )
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    def command(words: tuple[str, ...]) -> None:
+        del words
+        raise Invalid(f"{click.get_current_context().command_path} is not supported: {why}")
+
+    return command
+
+
+def refused_option(*names: str, why: str, flag: bool = False) -> Callable[[Command], Command]:
+    """An option of docker's that pyswarm has not: given, it says why."""
+
+    def refuse(ctx: click.Context, option: click.Parameter, value: object) -> None:
+        del ctx
+        if value:
+            raise Invalid(f"{option.opts[0]} is not supported: {why}")
+
+    return click.option(
+        *names,
+        is_flag=flag,
+        multiple=not flag,
+        hidden=True,
+        expose_value=False,
+        callback=refuse,
+        help=f"Not supported: {why}.",
+    )
+
+
+def needless_option(*names: str) -> Callable[[Command], Command]:
+    """A boolean option of docker's that asks for what is so anyhow."""
+    return click.option(*names, is_flag=True, hidden=True, expose_value=False)

@@ -15,7 +15,7 @@ import click
 
 from pyswarm.cli.lazy import Entry, LazyGroup
 
-_MAIN, _NOUNS = "Common Commands", "Management Commands"
+_MAIN, _NOUNS, _ALONE = "Common Commands", "Management Commands", "Commands"
 _ENTRIES = {
     "init": Entry("pyswarm.cli.cluster:init", "Start a cluster on this machine", _MAIN),
     "join": Entry("pyswarm.cli.cluster:join", "Join a cluster as a worker or a manager", _MAIN),
@@ -44,9 +44,20 @@ _ENTRIES = {
     "image": Entry("pyswarm.cli.image:image", "Manage the images of the nodes", _NOUNS),
     "compose": Entry("pyswarm.cli.compose:compose", "Run a Compose project on one node", _NOUNS),
     "context": Entry("pyswarm.cli.context:context", "Manage connections to clusters", _NOUNS),
-    "swarm": Entry("pyswarm.cli.cluster:swarm", "init, leave, join-token by docker's names", _NOUNS),
+    "swarm": Entry("pyswarm.cli.swarm:swarm", "Manage the cluster: update, ca, init, join ...", _NOUNS),
     "lab": Entry("pyswarm.cli.lab:lab", "Make a cluster of many machines on this one", _NOUNS),
     "system": Entry("pyswarm.cli.system:system", "Manage the cluster as a whole", _NOUNS),
+    "container": Entry("pyswarm.cli.task:container", "ls, exec, logs, inspect by docker's names", _NOUNS),
+    "build": Entry("pyswarm.cli.image:build", "Build an image from a Dockerfile", _ALONE),
+    "history": Entry("pyswarm.cli.image_files:history", "Show the history of an image", _ALONE),
+    "images": Entry("pyswarm.cli.image:list_images", "List images", _ALONE),
+    "inspect": Entry("pyswarm.cli.inspect_any:inspect", "Return low-level information on any object", _ALONE),
+    "load": Entry("pyswarm.cli.image_files:load", "Load an image from a tar archive or stdin", _ALONE),
+    "pull": Entry("pyswarm.cli.image:pull", "Download an image from a registry", _ALONE),
+    "push": Entry("pyswarm.cli.image:push", "Upload an image to a registry", _ALONE),
+    "rmi": Entry("pyswarm.cli.image:remove", "Remove one or more images", _ALONE),
+    "save": Entry("pyswarm.cli.image_files:save", "Save images to a tar archive", _ALONE),
+    "tag": Entry("pyswarm.cli.image:tag", "Give an image another name", _ALONE),
 }
 _LEVELS = ("debug", "info", "warning", "error", "fatal")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyswarm import engine
-from pyswarm.cli import human, inspection, values
+from pyswarm.cli import human, inspection, pruning, values
 from pyswarm.cli.app import (
     App,
     connected,
@@ -20,10 +20,10 @@ from pyswarm.cli.app import (
     quiet_option,
 )
 from pyswarm.cli.completion import complete
-from pyswarm.cli.lazy import LazyGroup
+from pyswarm.cli.lazy import LazyGroup, refused, refused_option
 from pyswarm.cli.table import Layout, formatted, row
 from pyswarm.clock import rfc3339
-from pyswarm.errors import Invalid, PyswarmError
+from pyswarm.errors import Invalid
 from pyswarm.gotemplate import Struct, Time
 from pyswarm.objects import Network
 from pyswarm.specs import Driver, IpamPool, NetworkSpec
@@ -52,10 +52,18 @@ def network() -> None:
     """Manage networks."""
 
 
+ATTACHING = "containers are tasks of services: use `pyswarm service update --network-add` or `--network-rm`"
+NO_CONFIGS = "every network is the whole cluster's, so no node has settings of its own for it"
+network.add_command(refused("connect", ATTACHING))
+network.add_command(refused("disconnect", ATTACHING))
+
+
 @network.command()
 @click.argument("name", metavar="NETWORK")
 @click.option("--attachable", is_flag=True, help="Enable manual container attachment.")
 @click.option("--aux-address", multiple=True, help="Auxiliary IPv4 or IPv6 addresses (name=address).")
+@refused_option("--config-from", why=NO_CONFIGS)
+@refused_option("--config-only", why=NO_CONFIGS, flag=True)
 @click.option("-d", "--driver", default="overlay", help="Driver to manage the network.")
 @click.option("--gateway", multiple=True, help="IPv4 or IPv6 gateway of a subnet.")
 @click.option("--ingress", is_flag=True, help="Create the routing-mesh network.")
@@ -287,19 +295,22 @@ async def remove(app: App, client: Client, networks: tuple[str, ...], force: boo
 @connected
 async def prune(app: App, client: Client, filters: tuple[str, ...], force: bool) -> None:
     """Remove all networks that no service and no task uses."""
-    del app
-    if not force:
-        click.echo("WARNING! This will remove all custom networks not used by at least one container.")
-        click.confirm("Are you sure you want to continue?", abort=True)
-    wanted = [("dangling", "true"), ("type", "custom"), *values.filters(filters)]
+    chosen = pruning.chosen(filters, app.now())
+    if not pruning.confirmed("all custom networks not used by at least one container.", force):
+        return
+    failures = inspection.Failures()
+    await prune_unused(client, chosen, failures)
+    failures.finish()
+
+
+async def prune_unused(client: Client, chosen: pruning.Chosen, failures: inspection.Failures) -> None:
+    """Remove those of the unused networks that are meant, and print their names."""
     removed: list[str] = []
-    errors: list[PyswarmError] = []
-    for found in await client.networks(wanted):
-        try:
+    for found in await client.networks([("dangling", "true"), ("type", "custom")]):
+        if not chosen.takes(found.spec.labels, found.meta.created_at):
+            continue
+        with failures.kept():
             await client.remove("network", found.id)
             removed.append(found.spec.name)
-        except PyswarmError as error:
-            errors.append(error)
     if removed:
         click.echo("Deleted Networks:\n" + "".join(f"{name}\n" for name in removed))
-    inspection.finish(errors)

@@ -23,7 +23,7 @@ from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import LazyGroup
 from pyswarm.cli.service import show_tasks
 from pyswarm.cli.table import formatted
-from pyswarm.errors import Invalid, PyswarmError
+from pyswarm.errors import Invalid
 from pyswarm.objects import Node
 
 if TYPE_CHECKING:
@@ -133,23 +133,22 @@ async def update(
 
 
 async def _roles(client: Client, names: Sequence[str], role: str) -> None:
-    errors: list[PyswarmError] = []
+    failures = inspection.Failures()
     for name in names:
-        try:
-            found = await client.get(Node, name)
-            if found.spec.role == role:
-                click.echo(f"Node {name} is already a {role}.")
-                continue
-            await _change(client, found.id, role=role)
-            done = "promoted to a manager" if role == "manager" else "demoted"
-            click.echo(
-                f"Node {name} {done} in the swarm."
-                if role == "manager"
-                else f"Manager {name} {done} in the swarm."
-            )
-        except PyswarmError as error:
-            errors.append(error)
-    inspection.finish(errors)
+        with failures.kept():
+            click.echo(await _give_role(client, name, role))
+    failures.finish()
+
+
+async def _give_role(client: Client, name: str, role: str) -> str:
+    """What docker says of it."""
+    found = await client.get(Node, name)
+    if found.spec.role == role:
+        return f"Node {name} is already a {role}."
+    await _change(client, found.id, role=role)
+    if role == "manager":
+        return f"Node {name} promoted to a manager in the swarm."
+    return f"Manager {name} demoted in the swarm."
 
 
 @node.command()
@@ -177,8 +176,4 @@ async def demote(app: App, client: Client, nodes: tuple[str, ...]) -> None:
 async def remove(app: App, client: Client, nodes: tuple[str, ...], force: bool) -> None:
     """Remove one or more nodes from the cluster."""
     del app
-
-    async def one(ref: str) -> None:
-        await client.remove("node", ref, force=force)
-
-    await inspection.remove_each(nodes, one)
+    await inspection.remove_all(client, "node", nodes, force=force)

@@ -61,6 +61,24 @@ async def ask(
     raise Unavailable(f"the node's agent ended without an answer to {verb}")
 
 
+async def receive(
+    client: Client, verb: str, args: dict[str, Any], write: Callable[[bytes], object], *, node: str = ""
+) -> None:
+    """The data that the agent answers with, piece by piece. Raises the error that the agent raised."""
+
+    async def inputs() -> AsyncIterator[NodeCommand]:
+        yield NodeCommand(node=node, verb=verb, args=json.dumps(args), eof=True)
+
+    async for reply in client.command(inputs()):
+        if reply.kind == "data":
+            write(reply.data)
+        elif reply.kind == "result":
+            return
+        elif reply.kind == "error":
+            raise _error(reply.error_class, reply.text)
+    raise Unavailable(f"the node's agent ended without an answer to {verb}")
+
+
 _ERRORS: Mapping[str, type[PyswarmError]] = {
     cls.__name__: cls for cls in (Invalid, NotFound, Conflict, Unavailable, PermissionDenied, Fatal)
 }

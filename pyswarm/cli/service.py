@@ -24,7 +24,7 @@ from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import Entry, LazyGroup
 from pyswarm.cli.service_flags import DURATION, apply, create_options, update_options
 from pyswarm.cli.table import formatted
-from pyswarm.errors import Invalid, PyswarmError
+from pyswarm.errors import Invalid
 from pyswarm.objects import Service
 from pyswarm.specs import ContainerSpec, ServiceSpec, TaskSpec
 
@@ -280,17 +280,15 @@ def _scale(text: str) -> tuple[str, int]:
 async def scale(app: App, client: Client, scales: tuple[str, ...], **options: Any) -> None:
     """Scale one or multiple replicated services."""
     wanted = [_scale(text) for text in scales]
-    errors: list[PyswarmError] = []
+    failures = inspection.Failures()
     changed: list[str] = []
     for name, count in wanted:
-        try:
+        with failures.kept(name):
             changed.append(await _scale_one(client, name, count))
             click.echo(f"{name} scaled to {count}")
-        except PyswarmError as error:
-            errors.append(type(error)(f"{name}: {error}"))
     if changed:
         await converge(app, client, changed, options)
-    inspection.finish(errors)
+    failures.finish()
 
 
 async def _scale_one(client: Client, name: str, count: int) -> str:
@@ -311,8 +309,4 @@ async def _scale_one(client: Client, name: str, count: int) -> str:
 async def remove(app: App, client: Client, services: tuple[str, ...]) -> None:
     """Remove one or more services."""
     del app
-
-    async def one(ref: str) -> None:
-        await client.remove("service", ref)
-
-    await inspection.remove_each(services, one)
+    await inspection.remove_all(client, "service", services)

@@ -354,12 +354,20 @@ async def _planned(client: Client, specs: StackSpecs, prune: bool) -> StackPlan:
 @click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="Instead of .env.")
 @click.option("--profile", "profiles", multiple=True, help="Enable a profile.")
 @click.option("--format", type=click.Choice(("yaml", "json")), default="yaml", show_default=True)
+@click.option("--skip-interpolation", is_flag=True, help="Leave variables in place.")
 def config(
-    files: tuple[str, ...], env_files: tuple[str, ...], profiles: tuple[str, ...], format: str
+    files: tuple[str, ...],
+    env_files: tuple[str, ...],
+    profiles: tuple[str, ...],
+    format: str,
+    skip_interpolation: bool,
 ) -> None:
     """Output the final config file, after merges and interpolations."""
     from pyswarm.cli import compose
 
+    if skip_interpolation:
+        click.echo(compose.template(files, "", env_files, profiles, "", format), nl=False)
+        return
     project = compose.load(files, env_files=env_files, profiles=profiles)
     compose.show_warnings(project.warnings)
     click.echo(compose.rendered(project, format), nl=False)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyswarm.cli import human, inspection, nodes
-from pyswarm.cli.app import App, connected, format_option
+from pyswarm.cli import human, inspection, network, nodes, pruning
+from pyswarm.cli.app import App, connected, format_option, prune_filter_option
+from pyswarm.cli.image import DANGLING, UNUSED
 from pyswarm.cli.lazy import Entry, LazyGroup
 from pyswarm.cli.table import Layout, formatted, row
-from pyswarm.errors import PyswarmError
+from pyswarm.errors import Invalid
 
 if TYPE_CHECKING:
     from pyswarm.client import Client
@@ -78,27 +80,29 @@ def _row(title: str, found: list[dict[str, Any]]) -> Any:
     "-a", "--all", "everything", is_flag=True, help="Remove all unused images, not just dangling ones."
 )
 @click.option("--volumes", is_flag=True, help="Prune anonymous volumes.")
+@prune_filter_option
 @click.option("-f", "--force", is_flag=True, help="Do not prompt for confirmation.")
 @connected
-async def prune(app: App, client: Client, everything: bool, volumes: bool, force: bool) -> None:
+async def prune(
+    app: App, client: Client, everything: bool, volumes: bool, filters: tuple[str, ...], force: bool
+) -> None:
     """Remove unused networks and images, on every node."""
-    del app
-    if not force:
-        what = ["all networks not used by at least one container"]
-        what += ["all anonymous volumes not used by at least one container"] if volumes else []
-        what += [
-            "all images without at least one container associated to them"
-            if everything
-            else "all dangling images"
-        ]
-        click.echo("WARNING! This will remove:\n" + "".join(f"  - {each}\n" for each in what))
-        click.confirm("Are you sure you want to continue?", abort=True)
-    errors: list[PyswarmError] = []
-    await _networks(client, errors)
+    chosen = pruning.chosen(filters, app.now())
+    if volumes and chosen.before is not None:
+        raise Invalid(
+            'the "until" filter is not supported with --volumes: nobody knows when a volume was last used'
+        )
+    what = ["all networks not used by at least one container"]
+    what += ["all anonymous volumes not used by at least one container"] if volumes else []
+    what += [UNUSED if everything else DANGLING]
+    if not pruning.confirmed(":\n" + "".join(f"  - {each}\n" for each in what), force):
+        return
+    failures = inspection.Failures()
+    await network.prune_unused(client, chosen, failures)
     reclaimed = 0
     for each in await nodes.ready(client):
         for verb in ("image.prune", *(["volume.prune"] if volumes else [])):
-            args = {"all": everything and verb == "image.prune"}
+            args = {"all": everything, **asdict(chosen)} if verb == "image.prune" else {"all": False}
             answer = await nodes.ask(client, verb, args, node=each.id)
             deleted = answer.get("deleted") or ()
             if deleted:
@@ -106,16 +110,4 @@ async def prune(app: App, client: Client, everything: bool, volumes: bool, force
                 click.echo(f"Deleted {kind}:\n" + "".join(f"{name}\n" for name in deleted))
             reclaimed += int(answer.get("reclaimed") or 0)
     click.echo(f"Total reclaimed space: {human.decimal_size(reclaimed)}")
-    inspection.finish(errors)
-
-
-async def _networks(client: Client, errors: list[PyswarmError]) -> None:
-    removed: list[str] = []
-    for found in await client.networks([("dangling", "true"), ("type", "custom")]):
-        try:
-            await client.remove("network", found.id)
-            removed.append(found.spec.name)
-        except PyswarmError as error:
-            errors.append(error)
-    if removed:
-        click.echo("Deleted Networks:\n" + "".join(f"{name}\n" for name in removed))
+    failures.finish()

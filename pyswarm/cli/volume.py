@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from pyswarm import engine
-from pyswarm.cli import human, inspection, nodes, values
+from pyswarm.cli import human, inspection, nodes, pruning, values
 from pyswarm.cli.app import (
     App,
     connected,
@@ -18,10 +18,10 @@ from pyswarm.cli.app import (
     quiet_option,
 )
 from pyswarm.cli.completion import complete
-from pyswarm.cli.lazy import LazyGroup
+from pyswarm.cli.lazy import LazyGroup, refused_option
 from pyswarm.cli.table import Layout, formatted, row
 from pyswarm.clock import RandomIds
-from pyswarm.errors import Invalid, NotFound, PyswarmError
+from pyswarm.errors import Invalid, NotFound
 from pyswarm.gotemplate import Struct
 from pyswarm.objects import Volume
 from pyswarm.specs import Driver, VolumeSpec
@@ -52,10 +52,22 @@ def volume() -> None:
     """Manage volumes."""
 
 
+NO_CSI = "volumes of CSI drivers are not: a volume is on one node, or on a share that the local driver mounts"
+
+
+def _cluster_volumes(command: Any) -> Any:
+    """docker's flags of cluster volumes, each refused."""
+    names = ("availability", "group", "limit-bytes", "required-bytes", "scope", "secret", "sharing")
+    for name in (*names, "topology-preferred", "topology-required", "type"):
+        command = refused_option(f"--{name}", why=NO_CSI)(command)
+    return command
+
+
 @volume.command()
 @click.argument("name", required=False, default="", metavar="[VOLUME]")
 @click.option("-d", "--driver", default="local", help="Volume driver name.")
 @click.option("--label", multiple=True, help="Set metadata for a volume.")
+@_cluster_volumes
 @click.option("--name", "named", default="", hidden=True)
 @click.option("-o", "--opt", multiple=True, help="Driver specific options (key=value).")
 @connected
@@ -91,6 +103,7 @@ async def mountpoint(client: Client) -> str:
 @filter_option
 @format_option
 @quiet_option("Only display volume names.")
+@refused_option("--cluster", why=NO_CSI, flag=True)
 @connected
 async def list_volumes(app: App, client: Client, filters: tuple[str, ...], format: str, quiet: bool) -> None:
     """List volumes."""
@@ -195,25 +208,30 @@ async def remove_data(client: Client, name: str) -> int:
 @connected
 async def prune(app: App, client: Client, everything: bool, filters: tuple[str, ...], force: bool) -> None:
     """Remove volumes that nothing uses, on every node."""
-    del app
-    if not force:
-        kind = "all" if everything else "anonymous"
-        click.echo(f"WARNING! This will remove {kind} local volumes not used by at least one container.")
-        click.confirm("Are you sure you want to continue?", abort=True)
+    everything = everything or any(each in ("all=1", "all=true") for each in filters)
+    chosen = pruning.chosen([each for each in filters if not each.startswith("all=")], app.now(), until=False)
+    kind = "all" if everything else "anonymous"
+    if not pruning.confirmed(f"{kind} local volumes not used by at least one container.", force):
+        return
     removed: list[str] = []
-    errors: list[PyswarmError] = []
-    for found in await client.volumes([("dangling", "true"), *values.filters(filters)]) if everything else ():
-        try:
+    failures = inspection.Failures()
+    for found in await client.volumes([("dangling", "true")]) if everything else ():
+        if not chosen.takes(found.spec.labels, found.meta.created_at):
+            continue
+        with failures.kept():
             await client.remove("volume", found.id)
             removed.append(found.spec.name)
-        except PyswarmError as error:
-            errors.append(error)
+    # A node that has nothing of a service just now may still hold the volume that the service waits for.
+    keep = [v.spec.name for v in await client.volumes()] if everything else []
     reclaimed = 0
-    for each in await nodes.ready(client):
-        answer = await nodes.ask(client, "volume.prune", {"all": everything}, node=each.id)
+    if chosen.labels:  # which no anonymous volume has
+        for name in removed:
+            await remove_data(client, name)
+    for each in () if chosen.labels else await nodes.ready(client):
+        answer = await nodes.ask(client, "volume.prune", {"all": everything, "keep": keep}, node=each.id)
         removed += [name for name in answer.get("deleted") or () if name not in removed]
         reclaimed += int(answer.get("reclaimed") or 0)
     if removed:
         click.echo("Deleted Volumes:\n" + "".join(f"{name}\n" for name in removed))
     click.echo(f"Total reclaimed space: {human.decimal_size(reclaimed)}")
-    inspection.finish(errors)
+    failures.finish()

@@ -78,7 +78,7 @@ def test_every_command_has_help() -> None:
             for name in command.list_commands(ctx):
                 found = command.get_command(ctx, name)
                 assert found is not None, [*path, name]
-                assert found.name == name, (found.name, [*path, name])
+                assert found.name is not None and found.help, [*path, name]
                 yield from walk(found, [*path, name])
 
     paths = list(walk(cli, []))
@@ -496,7 +496,7 @@ def test_contexts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Invalid, match="is invalid"):
         contexts.load("../x")
     with pytest.raises(Conflict, match="already exists"):
-        contexts.create(contexts.Context("default", "tcp://x"), b"", b"", b"")
+        contexts.create(contexts.Stored(contexts.Context("default", "tcp://x"), b"", b"", b""))
 
 
 def test_credentials_in_dockers_file(home: Path) -> None:
