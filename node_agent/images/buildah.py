@@ -438,7 +438,7 @@ class Images:
             image_id = output.strip().splitlines()[-1].removeprefix("sha256:")
             for name in names:
                 await self._buildah.run("tag", image_id, parse(name).local_names[0])
-            loaded += names or (f"sha256:{image_id}",)
+            loaded += [familiar(name) for name in names] or [f"sha256:{image_id}"]
         return loaded
 
     # -------------------------------------------------------------------------------- from node to node

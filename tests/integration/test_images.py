@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -261,10 +262,39 @@ async def test_images_survive_a_reboot(lab: Lab, images: Images) -> None:
 
 async def test_save_and_load(lab: Lab, images: Images) -> None:
     image_id = await built(lab, images)
-    archive = lab.directory / "demo.tar"
-    await images.save("demo:1", archive)
-    await images.remove("demo:1")
-    assert await images.load(archive) == image_id
+    await images.tag("demo:1", "team/other:2")
+    file = lab.directory / "demo.tar"
+    await images.save(["demo:1", "team/other:2", image_id], file)
+    for name in ("demo:1", "team/other:2"):
+        await images.remove(name)
+    assert await images.load(file) == ["demo:1", "team/other:2", f"sha256:{image_id}"]
+    found = await images.inspect(image_id)
+    assert sorted(found["RepoTags"]) == ["demo:1", "team/other:2"]
+    with pytest.raises(Invalid, match="no archive of images"):
+        (lab.directory / "bad.tar").write_bytes(b"nothing")
+        await images.load(lab.directory / "bad.tar")
+
+
+async def test_history(lab: Lab, images: Images) -> None:
+    image_id = await built(lab, images)
+    steps = await images.history("demo:1")
+    assert steps[0]["Id"] == f"sha256:{image_id}" and steps[0]["Tags"] == ["demo:1"]
+    assert any("COPY" in step["CreatedBy"] for step in steps)
+    assert sum(step["Size"] for step in steps) == (await images.inspect("demo:1"))["Size"] > 0
+
+
+async def test_prune_chooses_by_label_and_age(lab: Lab, images: Images) -> None:
+    request = BuildRequest(context=str(lab.context), tags=("labelled:1",), labels={"team": "a"})
+    image_id = await images.build(request, lambda line: None)
+    now = time.time()
+
+    async def pruned(**chosen: Any) -> bool:
+        return image_id in (await images.prune(all_images=True, **chosen))[0]
+
+    assert not await pruned(before=now - 3600)
+    assert not await pruned(labels=["team=b"])
+    assert not await pruned(without=["team"])
+    assert await pruned(before=now + 3600, labels=["team=a"], without=["stage"])
 
 
 async def test_missing_buildah(lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
