@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Protocol
 
 from manager.controller import Controller, Transaction
@@ -64,6 +65,8 @@ the agent back, which takes over its containers. A machine that is gone says not
 BEATS = 100
 """Heartbeats a second that a manager asks for at most: with more nodes the period grows with their number, so
 that a thousand nodes beat every 10 seconds."""
+LONE = 5
+"""How many times rarer the only node of a cluster beats: were it lost, there is no other to move its tasks to."""
 QUEUE = 1_000
 """Deltas held for a node before its stream is cut, so that it starts again with a complete set."""
 
@@ -182,7 +185,12 @@ class Dispatcher:
 
     def _period(self) -> float:
         """Seconds between a node's heartbeats, with as many nodes as there are."""
-        return max(self._spec().heartbeat_period, len(self._sessions) / BEATS)
+        period = self._spec().heartbeat_period * (LONE if self._alone() else 1)
+        return max(period, len(self._sessions) / BEATS)
+
+    def _alone(self) -> bool:
+        """Whether the cluster has one node only."""
+        return len(self._sessions) == 1 and len(list(islice(self._controller.state.view.nodes(), 2))) == 1
 
     def _next_period(self, session: Session) -> float:
         """The period to tell the agent now."""

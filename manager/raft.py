@@ -42,6 +42,9 @@ _PATIENCE = 4.0
 _RETRY = 0.3
 _JOIN_TIME = 180.0
 TEND_PERIOD = 2.0
+LONE = 5
+"""How many periods pass between two looks at the Raft group while it has one manager, who would not lead were it
+not well."""
 
 
 class RaftService:
@@ -227,16 +230,31 @@ async def tend(
 ) -> None:
     """The leader's loop: take out the members of nodes that are no managers any more, and keep the records'
     health true. `nodes` reads the node records, `write` stores changed ones (compare-and-set)."""
+    known: set[str] = set()
+    rounds = 0
     while True:
         try:
             records = await nodes()
-            members = await membership.status()
-            for member in superfluous(members, records):
-                log.info("node %s is not a manager any more: removing it from Raft", member.name)
-                await membership.remove(member.id, timeout=period)
-            changed = with_health(records, members)
-            if changed:
-                await write(changed)
+            managers = {node.id for node in records if node.spec.role == "manager"}
+            rounds = 0 if managers != known or len(managers) > 1 else (rounds + 1) % LONE
+            if rounds == 0:
+                await _tend(membership, records, write, period)
+                known = managers
         except (Unavailable, Conflict) as error:
             log.warning("the managers' health is not known: %s", error)
         await asyncio.sleep(period)
+
+
+async def _tend(
+    membership: Membership,
+    records: Sequence[Node],
+    write: Callable[[Sequence[Node]], Awaitable[None]],
+    period: float,
+) -> None:
+    members = await membership.status()
+    for member in superfluous(members, records):
+        log.info("node %s is not a manager any more: removing it from Raft", member.name)
+        await membership.remove(member.id, timeout=period)
+    changed = with_health(records, members)
+    if changed:
+        await write(changed)

@@ -52,7 +52,15 @@ MAX_METADATA = 64 * 1024
 MAX_TEXT = 4_000
 """Characters of an error's text, at most twelve bytes each on the wire."""
 
+FIXED_WINDOW: Sequence[tuple[str, Any]] = (
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1024 * 1024),
+)
+"""Bytes of a stream that may be under way unread, fixed: gRPC measures the connection otherwise, which costs an
+idle one a ping and an answer for every small message."""
+
 OPTIONS: Sequence[tuple[str, Any]] = (
+    *FIXED_WINDOW,
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.max_metadata_size", MAX_METADATA),

@@ -29,6 +29,7 @@ from pyswarm.errors import (
     PyswarmError,
     Unavailable,
 )
+from pyswarm.rpc import FIXED_WINDOW
 
 SERVER_NAME = "pyswarm-etcd"
 """The DNS name in every manager's certificate; all endpoints answer to it."""
@@ -100,6 +101,7 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    *FIXED_WINDOW,
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )

@@ -14,6 +14,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 from typing import cast
 
 import grpc
@@ -50,6 +51,7 @@ class Renewals:
         self._over = threading.Event()
         self._attempts = 0
         self._channel: grpc.Channel | None = None
+        self._stream: _Stream | None = None
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
@@ -92,23 +94,64 @@ class Renewals:
 
     def _ask(self, timeout: float) -> int | None:
         """The seconds that the lease was given, 0 when it is gone; None when nobody answered."""
-        if self._channel is None:
+        if self._stream is None:
             self._channel = self._connect(self._attempts)
             self._attempts += 1
-        call = self._channel.stream_stream(
-            self._method,
-            request_serializer=pb.LeaseKeepAliveRequest.SerializeToString,
-            response_deserializer=pb.LeaseKeepAliveResponse.FromString,
-        )
-        request = iter((pb.LeaseKeepAliveRequest(ID=self._lease),))
-        try:
-            answers = call(request, timeout=timeout, metadata=(("hasleader", "true"),))
-            return next(cast("Iterator[pb.LeaseKeepAliveResponse]", answers)).TTL
-        except (grpc.RpcError, StopIteration):
+            self._stream = _Stream(self._channel, self._method)
+        granted = self._stream.ask(self._lease, timeout)
+        if granted is None:
             self._disconnect()
-            return None
+        return granted
 
     def _disconnect(self) -> None:
         channel, self._channel = self._channel, None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
         if channel is not None:
             channel.close()
+
+
+class _Stream:
+    """One stream of questions and answers. It stays open between renewals: a call for each of them would cost
+    an idle manager two new threads every time. An answer is waited for only once there is a question, because
+    gRPC looks ten times a second whether one has come."""
+
+    def __init__(self, channel: grpc.Channel, method: str) -> None:
+        self._questions: SimpleQueue[pb.LeaseKeepAliveRequest | None] = SimpleQueue()
+        self._asked: SimpleQueue[bool] = SimpleQueue()
+        """True for each question whose answer is to be read; False: no more will come."""
+        self._answers: SimpleQueue[int | None] = SimpleQueue()
+        """Seconds granted; None: the stream has ended."""
+        call = channel.stream_stream(
+            method,
+            request_serializer=pb.LeaseKeepAliveRequest.SerializeToString,
+            response_deserializer=pb.LeaseKeepAliveResponse.FromString,
+        )
+        self._call = call(iter(self._questions.get, None), metadata=(("hasleader", "true"),))
+        self._reader = threading.Thread(target=self._read, name="lease-answers", daemon=True)
+        self._reader.start()
+
+    def ask(self, lease: int, timeout: float) -> int | None:
+        """The seconds granted, 0 when the lease is gone; None without an answer in time."""
+        self._questions.put(pb.LeaseKeepAliveRequest(ID=lease))
+        self._asked.put(True)
+        try:
+            return self._answers.get(timeout=timeout)
+        except Empty:
+            return None
+
+    def close(self) -> None:
+        self._questions.put(None)
+        self._asked.put(False)
+        self._call.cancel()
+        self._reader.join()
+
+    def _read(self) -> None:
+        answers = cast("Iterator[pb.LeaseKeepAliveResponse]", self._call)
+        while self._asked.get():
+            try:
+                self._answers.put(next(answers).TTL)
+            except (grpc.RpcError, StopIteration):
+                self._answers.put(None)
+                return

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from manager import dispatcher as module
-from manager.dispatcher import merged
+from manager.dispatcher import LONE, merged
 from pyswarm.api import (
     AssignmentsRequest,
     HeartbeatRequest,
@@ -63,7 +63,16 @@ async def test_registering_makes_the_node_ready_and_tells_it_what_it_is() -> Non
         first, _ = await register(leader, "n1")
         assert first.node == await leader.node("n1")
         assert first.node is not None and first.node.status.state == NodeState.READY
-        assert (first.heartbeat_period, first.managers) == (0.1, ("10.0.0.1:2378",))
+        assert (first.heartbeat_period, first.managers) == (0.5, ("10.0.0.1:2378",))
+
+
+async def test_the_only_node_of_a_cluster_beats_rarely_until_another_joins() -> None:
+    async with leading(objects=[node("n1")]) as leader:
+        first, _ = await register(leader, "n1")
+        assert first.heartbeat_period == 0.1 * LONE
+        await leader.put(node("n2"))
+        beat = HeartbeatRequest(session_id=first.session_id)
+        assert (await leader.dispatcher.heartbeat(beat, peer("n1"))).period == 0.1
 
 
 async def test_a_node_that_was_removed_is_turned_away_and_leaves_nothing() -> None:
