@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from manager.orchestrator.drain import moved_first
 from manager.orchestrator.services import same_for_placement
 from manager.orchestrator.tasks import holds_resources, is_global, live, wanted
 from manager.scheduler.constraints import node_matches
@@ -57,7 +58,8 @@ class ConstraintEnforcer:
             elif node.status.state == NodeState.DOWN:
                 _leave_down_node(plan, key, node, tasks, now)
             elif node.spec.availability == "drain":
-                _shut_down(plan, (t for t in tasks if wanted(t) and alive(t.status.state)))
+                staying = moved_first(plan, view, key, node, tasks, now)
+                _shut_down(plan, (t for t in tasks if live(t) and t.id not in staying))
             else:
                 _shut_down(plan, misplaced(view, node, tasks))
         return plan

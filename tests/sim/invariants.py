@@ -297,8 +297,17 @@ def _nothing_on_bad_nodes(world: World) -> None:
         require(node is not None, f"wanted on a node that is gone: {show(task)}")
         assert node is not None
         if task.status.state >= TaskState.ASSIGNED:
-            require(node.spec.availability != "drain", f"wanted on a drained node: {show(task)}")
+            drained = node.spec.availability == "drain" and not _moves_away(task, world)
+            require(not drained, f"wanted on a drained node: {show(task)}")
             require(node.status.state != NodeState.DOWN, f"wanted on a node that is down: {show(task)}")
+
+
+def _moves_away(task: Task, world: World) -> bool:
+    """Whether a start-first service's task stays until its successor elsewhere runs."""
+    service = world.services.get(task.service_id)
+    order = update_config(service.spec.update).order if service is not None else ""
+    mates = (t for t in world.tasks.values() if slot_of(t) == slot_of(task) and t.id != task.id)
+    return order == "start-first" and any(live(t) and t.node_id != task.node_id for t in mates)
 
 
 def _nothing_twice(world: World) -> None:
