@@ -28,7 +28,7 @@ from manager.store import Change, Delete, Deposed, Fence, Put, StaleWrite, Store
 from manager.store.layout import CommitTooLarge
 from pyswarm.clock import Clock
 from pyswarm.errors import Conflict, Invalid, Unavailable
-from pyswarm.objects import Kind, Object, kind_of
+from pyswarm.objects import Kind, Meta, Object, kind_of
 from pyswarm.wire import with_version
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Transaction:
         """Create or replace. The version that the store must hold is filled in by the controller."""
         known = self.view.get(kind_of(obj), obj.id)
         version = UNCOMMITTED if known is not None and known.meta.version else 0
-        self._note(self._state.stage(kind_of(obj), obj.id, with_version(stamped(obj, self.now), version)))
+        self._note(self._state.stage(kind_of(obj), obj.id, stamped(obj, self.now, version)))
 
     def delete(self, obj: Object) -> None:
         self._note(self._state.stage(kind_of(obj), obj.id, None))
@@ -89,10 +89,17 @@ class Transaction:
         self.changes.clear()
 
 
-def stamped(obj: Object, now: float) -> Object:
-    """With the times of creation and update."""
-    meta = replace(obj.meta, created_at=obj.meta.created_at or now, updated_at=now)
-    return replace(obj, meta=meta)
+def stamped(obj: Object, now: float, version: int | None = None) -> Object:
+    """With the times of creation and update, and perhaps another version."""
+    meta = obj.meta
+    return replace(
+        obj,
+        meta=Meta(
+            version=meta.version if version is None else version,
+            created_at=meta.created_at or now,
+            updated_at=now,
+        ),
+    )
 
 
 Mutation = Callable[[Transaction], T]
@@ -502,9 +509,15 @@ def _change(before: Object | None, after: Object | None) -> Change | None:
     version = before.meta.version if before is not None else 0
     if after is None:
         return Delete(before) if before is not None else None
-    if before is not None and replace(after, meta=before.meta) == before:
+    if before is not None and _same_but_meta(before, after):
         return None
     return Put(with_version(after, version))
+
+
+def _same_but_meta(one: Object, other: Object) -> bool:
+    return one is other or all(
+        getattr(one, name) == getattr(other, name) for name in one.__dataclass_fields__ if name != "meta"
+    )
 
 
 def _refreshed(state: State, written: _Final, result: Any) -> Any:  # Any: mutations return what they like

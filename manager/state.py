@@ -196,7 +196,7 @@ class View:
 
     @property
     def cluster(self) -> Cluster | None:
-        return next(self._all("cluster", Cluster), None)
+        return cast("Cluster | None", next(iter(self._tables.objects["cluster"].values()), None))
 
     def nodes(self) -> Iterator[Node]:
         return self._all("node", Node)

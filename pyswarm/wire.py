@@ -362,4 +362,6 @@ def decode(kind: Kind, data: bytes, version: int = 0) -> Object:
 
 def with_version(obj: Object, version: int) -> Object:
     """The same object, written at revision `version`."""
+    if obj.meta.version == version:
+        return obj
     return dataclasses.replace(obj, meta=dataclasses.replace(obj.meta, version=version))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 
-from tests.sim.history import STEPS_PER_HISTORY, Outcome, play
+from tests.sim.history import STEPS_PER_HISTORY, play
+from tests.sim.pool import Pool
 
 
 def main() -> int:
@@ -17,7 +16,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seed", type=int, help="replay this one and print what happened")
     parser.add_argument("--steps", type=int, default=STEPS_PER_HISTORY, help="steps of each history")
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--jobs", type=int, help="processes (default: one for each core)")
     parser.add_argument("--keep-going", action="store_true", help="go on after a failure")
     options = parser.parse_args()
     if options.seed is not None:
@@ -31,15 +30,11 @@ def main() -> int:
 def _many(options: argparse.Namespace) -> int:
     seeds = range(options.first, options.first + options.seeds)
     started, commits, failed = time.perf_counter(), 0, 0
-    work = partial(play, steps=options.steps)
-    if options.jobs > 1:
-        with ProcessPoolExecutor(options.jobs) as pool:
-            outcomes = list(pool.map(partial(_packed, options.steps), seeds, chunksize=4))
-    else:
-        outcomes = map(work, seeds)
-    for outcome in outcomes:
-        commits += outcome.commits
-        if outcome.error is not None:
+    with Pool(options.jobs) as pool:
+        for outcome in pool.play(seeds, options.steps):
+            commits += outcome.commits
+            if outcome.error is None:
+                continue
             failed += 1
             print(outcome.story() if not options.keep_going else f"seed {outcome.seed}: {outcome.error}")
             if not options.keep_going:
@@ -47,14 +42,6 @@ def _many(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     print(f"{options.seeds} histories, {commits} commits, {failed} failed, {seconds:.1f} s")
     return 1 if failed else 0
-
-
-def _packed(steps: int, seed: int) -> Outcome:
-    """An outcome that can travel between processes: its error as plain text."""
-    outcome = play(seed, steps)
-    if outcome.error is not None:
-        outcome.error = AssertionError(f"{type(outcome.error).__name__}: {outcome.error}")
-    return outcome
 
 
 if __name__ == "__main__":

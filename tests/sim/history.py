@@ -15,7 +15,8 @@ from tests.sim.invariants import Violated, check_converged
 STEPS_PER_HISTORY = 25
 PATIENCE = 900.0
 """Virtual seconds in which a cluster without faults must get where it should be."""
-LOOK = 30.0
+LOOK = 17.0
+"""Virtual seconds between two looks; no multiple of it is a minute, or each look could meet a cron job as it starts."""
 
 
 @dataclass(slots=True)

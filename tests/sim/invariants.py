@@ -100,9 +100,10 @@ def good_node(world: World, id: str) -> bool:
     return node is not None and node.status.state == NodeState.READY and node.spec.availability == "active"
 
 
-def require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str, *tasks: Task) -> None:
+    """Messages name tasks by `{}`: to show them takes longer than most checks."""
     if not condition:
-        raise Violated(message)
+        raise Violated(message.format(*map(show, tasks)) if tasks else message)
 
 
 def show(task: Task) -> str:
@@ -123,7 +124,7 @@ def check_step(
             _placed_well(old if isinstance(old, Task) else None, new, after)
             _placed_by_its_volumes(old if isinstance(old, Task) else None, new, before, after)
     by_service = after.by_service()
-    for service in after.services.values():
+    for service in _touched(after, changed):
         tasks = by_service.get(service.id, [])
         if service.pending_delete:
             require(not any(wanted(t) for t in tasks), f"{service.spec.name} is removed but has wanted tasks")
@@ -149,12 +150,26 @@ def check_step(
             _completed_with_reason(old, new, by_service.get(new.id, []))
 
 
+def _touched(after: World, changed: Mapping[str, tuple[Object | None, Object | None]]) -> Iterable[Service]:
+    """The services of which something may not hold any more."""
+    ids: dict[str, None] = {}
+    for old, new in changed.values():
+        obj = new or old
+        if isinstance(obj, Task):
+            ids[obj.service_id] = None
+        elif isinstance(obj, Service):
+            ids[obj.id] = None
+        elif isinstance(obj, (Node, Cluster, Volume)):
+            return list(after.services.values())
+    return [service for id in ids if (service := after.services.get(id)) is not None]
+
+
 def _forward(old: Task, new: Task) -> None:
-    require(new.desired_state >= old.desired_state, f"desired state went back: {show(old)} -> {show(new)}")
-    require(new.status.state >= old.status.state, f"observed state went back: {show(old)} -> {show(new)}")
-    require(not old.node_id or new.node_id == old.node_id, f"task moved: {show(old)} -> {show(new)}")
+    require(new.desired_state >= old.desired_state, "desired state went back: {} -> {}", old, new)
+    require(new.status.state >= old.status.state, "observed state went back: {} -> {}", old, new)
+    require(not old.node_id or new.node_id == old.node_id, "task moved: {} -> {}", old, new)
     same = (old.spec, old.service_id, old.slot) == (new.spec, new.service_id, new.slot)
-    require(same, f"task changed its kind: {show(old)}")
+    require(same, "task changed its kind: {}", old)
 
 
 def _placed_well(old: Task | None, new: Task, world: World) -> None:
@@ -283,9 +298,7 @@ def _history(service: Service, tasks: list[Task], world: World) -> None:
         require(count <= limit + 1, f"{count} ended tasks are kept in {slot}")
     for task in tasks:
         gone = not alive(task.status.state) or task.status.state < TaskState.ASSIGNED
-        require(
-            not (gone and task.desired_state == TaskState.REMOVE), f"a removed task is kept: {show(task)}"
-        )
+        require(not (gone and task.desired_state == TaskState.REMOVE), "a removed task is kept: {}", task)
     del service
 
 
@@ -294,12 +307,12 @@ def _nothing_on_bad_nodes(world: World) -> None:
         if not live(task) or not task.node_id or not task.service_id:
             continue
         node = world.nodes.get(task.node_id)
-        require(node is not None, f"wanted on a node that is gone: {show(task)}")
+        require(node is not None, "wanted on a node that is gone: {}", task)
         assert node is not None
         if task.status.state >= TaskState.ASSIGNED:
             drained = node.spec.availability == "drain" and not _moves_away(task, world)
-            require(not drained, f"wanted on a drained node: {show(task)}")
-            require(node.status.state != NodeState.DOWN, f"wanted on a node that is down: {show(task)}")
+            require(not drained, "wanted on a drained node: {}", task)
+            require(node.status.state != NodeState.DOWN, "wanted on a node that is down: {}", task)
 
 
 def _moves_away(task: Task, world: World) -> bool:
@@ -326,13 +339,13 @@ def _nothing_twice(world: World) -> None:
         for attachment in task.networks:
             for addr in attachment.addresses:
                 key = (attachment.network_id, addr.partition("/")[0])
-                require(key not in addresses, f"address {key} is given twice: {show(task)}")
+                require(key not in addresses, f"address {key} is given twice: {{}}", task)
                 addresses.add(key)
         if _holds(task):
             for port in task.endpoint.ports:
                 if port.publish_mode == "host" and port.published_port:
                     host = (task.node_id, port.published_port, port.protocol)
-                    require(host not in ports, f"host port {host} is given twice: {show(task)}")
+                    require(host not in ports, f"host port {host} is given twice: {{}}", task)
                     ports.add(host)
     published: set[tuple[int, str]] = set()
     for service in world.services.values():

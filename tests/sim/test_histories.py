@@ -5,10 +5,16 @@ More of them: `python -m tests.sim --seeds 100000`, `python -m tests.sim.mutants
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.sim.history import play
 from tests.sim.mutants import MUTANTS, hunt
+from tests.sim.pool import Pool
+
+HISTORIES = 3_000
+"""In CI, besides the few of the fast tests."""
 
 
 @pytest.mark.parametrize("first", range(0, 20, 5))
@@ -35,16 +41,21 @@ def test_a_bug_is_found_and_replays() -> None:
     assert f"--seed {found.seed}" in found.story()
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool() as pool:
+        yield pool
+
+
 @pytest.mark.sim
-@pytest.mark.parametrize("first", range(100, 1100, 100))
-def test_many_histories(first: int) -> None:
-    for seed in range(first, first + 100):
-        outcome = play(seed)
+@pytest.mark.parametrize("first", range(100, 100 + HISTORIES, 500))
+def test_many_histories(pool: Pool, first: int) -> None:
+    for outcome in pool.play(range(first, first + 500)):
         assert outcome.error is None, outcome.story()
 
 
 @pytest.mark.sim
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", list(MUTANTS))
-def test_every_bug_is_found(name: str) -> None:
-    assert hunt(MUTANTS[name], range(150)) is not None
+def test_every_bug_is_found(pool: Pool) -> None:
+    """None of the bugs of `tests.sim.mutants`, patched in one at a time, survives 150 histories."""
+    hunts = pool.hunt(MUTANTS, range(150))
+    assert [name for name, found in hunts.items() if found.result() is None] == []
