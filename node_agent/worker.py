@@ -730,6 +730,8 @@ class Worker:
         await _try("release its storage", entry.id, self._storage.release(entry.id, keep_layer=False))
         entry.launch = None
         entry.image = None
+        if entry.image_ids:
+            self._images_in_use = None  # it may have come and gone between two looks at what is in use
         entry.image_ids = ()
 
     async def _forget(self, entry: _Entry) -> None:

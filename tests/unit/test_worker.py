@@ -518,6 +518,16 @@ async def test_images_nobody_uses_are_let_go_and_the_network_is_repaired(bench: 
         await bench.until(lambda: bench.happened("repair"))
 
 
+async def test_an_image_that_came_and_went_between_two_looks_is_let_go(bench: Bench) -> None:
+    bench.machine.mounted.add("of-a-former-agent")
+    bench.options = replace(bench.options, resync_interval=0.2)
+    async with bench.agent() as worker:
+        await bench.until(lambda: not bench.machine.mounted)
+        await worker.apply(full(task("t1", image="job")))
+        await bench.reaches("t1", S.COMPLETE)
+        await bench.until(lambda: not bench.machine.mounted)
+
+
 async def test_damaged_records_are_survived(bench: Bench) -> None:
     async with bench.agent() as worker:
         await worker.apply(full(task("t1"), task("t2")))
