@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyswarm compose manager node_agent tests proto benchmarks
 
-.PHONY: help demo demo-down test test-unsettled test-fast check static format lint types contracts proto proto-check bench bench-scale sim clean deps deps-dev
+.PHONY: help demo demo-down test test-unsettled test-fast check static format lint types contracts proto proto-check bench bench-scale sim chaos clean deps deps-dev
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,9 @@ proto: .venv/installed-dev ## Bring proto/ and the compiled messages in step wit
 
 sim: .venv/installed-dev ## Random histories of a simulated cluster (SEEDS=100000 for a long hunt)
 	$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),2000)
+
+chaos: deps-dev .venv/installed-dev ## Faults of every kind on a real cluster, and the judgement (SEED=7, CHAOS=1h; as root)
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1)
 
 bench: deps-dev .venv/installed-dev ## Cost of a task beside the bare runtime, and what an idle node uses
 	$(BIN)/python benchmarks/task.py

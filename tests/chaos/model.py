@@ -1,7 +1,10 @@
 """One named object as a single copy would be: what its clients may be told. Pure.
 
-The state is the object's value, None while there is no object. Values are never used twice, so a write that was made
+The state is the object's value, "" while there is no object. Values are never used twice, so a write that was made
 from a value is a compare-and-set on it.
+
+A service that was removed lingers until its containers have ended: it is gone for those who read, but its name is not
+free and removing it again is no error.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ Value = str
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Answered `done`, or `refused` since there is one of that name."""
+    """Answered `done`; `refused` since there is one of that name; `gone`: there was, and its name is not free yet."""
 
     value: Value
 
@@ -91,5 +94,16 @@ def effect(state: Value, operation: Operation) -> Value:
             return state
 
 
+def lingering_step(state: Value, operation: Operation) -> Value | None:
+    """The same for an object that lingers after its removal."""
+    match operation.action, operation.answer:
+        case (Create() | Change(), "gone") | (Change(), "refused") | (Remove(), "done") if not state:
+            return state
+        case _:
+            return step(state, operation)
+
+
 OBJECT: Model[Value] = Model("", step, effect)
 """A named object that does not exist at first."""
+LINGERING: Model[Value] = Model("", lingering_step, effect)
+"""The same for a service or a network."""
