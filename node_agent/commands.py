@@ -63,6 +63,7 @@ class Commands:
             "volume.prune": self._volume_prune,
             "system.df": self._system_df,
             "task.kill": self._task_kill,
+            "task.sizes": self._task_sizes,
         }
 
     async def run(self, command: NodeCommand, more: AsyncIterator[NodeCommand]) -> AsyncIterator[NodeReply]:
@@ -88,12 +89,12 @@ class Commands:
     async def _perform(
         self, command: NodeCommand, more: AsyncIterator[NodeCommand], progress: Progress
     ) -> Any:
+        if command.verb == "image.load":
+            return await self._image_load(command, more)
         handler = self._verbs.get(command.verb)
         if handler is None:
             raise Invalid(f"this node does not know the command {command.verb!r}: is its pyswarm older?")
         arguments = _arguments(command)
-        if command.verb == "image.load":
-            return await self._image_load(command, more)
         if command.verb == "image.build" and arguments.get("context") == "-":
             return await self._build_archive(arguments, command, more, progress)
         return await handler(arguments, progress)
@@ -105,6 +106,10 @@ class Commands:
             raise Invalid("this node sends no signals")
         await self._kill(_text(arguments, "task"), str(arguments.get("signal") or "SIGKILL"))
         return {}
+
+    async def _task_sizes(self, arguments: Arguments, progress: Progress) -> Any:
+        layers = await asyncio.to_thread(self._storage.layers)
+        return {task: size for task, (size, _) in layers.items()}
 
     # ------------------------------------------------------------------------------ images
 
@@ -237,6 +242,7 @@ class Commands:
         images = await self._images.list(all_images=True)
         volumes = await asyncio.to_thread(self._storage.list_volumes)
         sizes = await asyncio.to_thread(lambda: [self._storage.volume_size(v.volume.name) for v in volumes])
+        layers = (await asyncio.to_thread(self._storage.layers)).values()
         return {
             "images": {
                 "total": len(images),
@@ -251,6 +257,13 @@ class Commands:
                 "reclaimable": sum(
                     size for size, volume in zip(sizes, volumes, strict=True) if not volume.tasks
                 ),
+                "sizes": {v.volume.name: size for v, size in zip(volumes, sizes, strict=True)},
+            },
+            "containers": {
+                "total": len(layers),
+                "active": sum(1 for _, live in layers if live),
+                "size": sum(size for size, _ in layers),
+                "reclaimable": sum(size for size, live in layers if not live),
             },
         }
 

@@ -113,8 +113,8 @@ class Launch:
 
 ExecEvent = tuple[Literal["stdout", "stderr", "exit"], bytes]
 """A piece of an exec's output; for `exit` the bytes are the decimal exit code."""
-ExecInput = tuple[Literal["stdin", "eof", "resize"], bytes]
-"""What goes in; for `resize` the bytes are `ROWSxCOLS`."""
+ExecInput = tuple[Literal["stdin", "eof", "resize", "detach"], bytes]
+"""What goes in; for `resize` the bytes are `ROWSxCOLS`; `detach` leaves the command to itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

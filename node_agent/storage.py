@@ -21,7 +21,7 @@ from pathlib import Path
 from node_agent import mounts
 from node_agent.ports import BindMount, ImageConfig, Paths
 from node_agent.runtime import users
-from node_agent.volumes import LocalVolume, VolumeStore, check_name, copy_tree, from_spec
+from node_agent.volumes import LocalVolume, VolumeStore, check_name, copy_tree, from_spec, tree_size
 from pyswarm.clock import Clock, SystemClock
 from pyswarm.errors import Invalid, NotFound, PyswarmError
 from pyswarm.objects import Config, Node, Secret, Task, Volume
@@ -124,6 +124,16 @@ class Storage:
             with suppress(FileNotFoundError):
                 found.update(entry.name for entry in os.scandir(base))
         return sorted(found)
+
+    def layers(self) -> Mapping[str, tuple[int, bool]]:
+        """Of each task's writable layer that is here, the bytes in it (reads its whole tree), and whether its
+        container has it mounted."""
+        found: dict[str, tuple[int, bool]] = {}
+        with suppress(FileNotFoundError):
+            for task in (self._paths.state / "tasks").iterdir():
+                if (task / "upper").is_dir():
+                    found[task.name] = (tree_size(task / "upper"), (task / "merged").is_mount())
+        return found
 
     # ------------------------------------------------------------------------------------ volumes here
 

@@ -149,17 +149,22 @@ class VolumeStore:
         shutil.rmtree(home)
 
     def size(self, name: str) -> int:
-        """Bytes of the regular files, hard links counted once."""
-        seen: set[tuple[int, int]] = set()
-        total = 0
-        for directory, _, files in os.walk(self.data(name)):
-            for file in files:
-                with suppress(FileNotFoundError):
-                    found = os.lstat(f"{directory}/{file}")
-                    if stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) not in seen:
-                        seen.add((found.st_dev, found.st_ino))
-                        total += found.st_size
-        return total
+        """Bytes in a volume."""
+        return tree_size(self.data(name))
+
+
+def tree_size(root: Path) -> int:
+    """Bytes of the regular files, hard links counted once; 0 for a directory that is not there."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    for directory, _, files in os.walk(root):
+        for file in files:
+            with suppress(FileNotFoundError):
+                found = os.lstat(f"{directory}/{file}")
+                if stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) not in seen:
+                    seen.add((found.st_dev, found.st_ino))
+                    total += found.st_size
+    return total
 
 
 def from_spec(spec: VolumeSpec, created: float) -> LocalVolume:

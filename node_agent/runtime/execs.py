@@ -28,6 +28,9 @@ _CHUNK = 1 << 16
 _MOST_QUEUED = 32
 """Chunks that wait for the reader of an exec's output before its streams are left unread."""
 
+_START_LOOK = 0.01
+"""Seconds between looks at whether a detached command has started."""
+
 Processes = Callable[[], Sequence[int]]
 """The process ids in the container's cgroup."""
 
@@ -57,6 +60,7 @@ class Exec:
         self._open: dict[int, str] = {}
         self._input = -1
         self._ended = False
+        self._detached = False
         self._head = bytearray()
         self._process = self._spawn(stdin, rows, cols)
         self._pidfd = os.pidfd_open(self._process.pid)
@@ -177,10 +181,11 @@ class Exec:
     # ------------------------------------------------------------------------------------ the consumer's side
 
     async def events(self, source: AsyncIterator[ExecInput]) -> AsyncGenerator[ExecEvent, None]:
-        """Output as it comes, then the exit code. Closing it or cancelling its reader kills the command."""
+        """Output as it comes, then the exit code. Closing it or cancelling its reader kills the command, unless
+        it was detached: then the caller lets it `finish`."""
         feeder = self._loop.create_task(self._feed(source))
         try:
-            while True:
+            while not self._detached:
                 while self._queue:
                     name, data = self._queue.popleft()
                     if self._paused and len(self._queue) < _MOST_QUEUED // 2:
@@ -190,13 +195,34 @@ class Exec:
                     break
                 self._wake = self._loop.create_future()
                 await self._wake
+            while self._detached and not self._ended and not self._command.pidfile.exists():
+                self._wake = self._loop.create_future()
+                await asyncio.wait((self._wake,), timeout=_START_LOOK)
             yield "exit", str(self.code()).encode()
         finally:
             feeder.cancel()
-            self.kill()
+            if not self.goes_on:
+                self.kill()
             await asyncio.wait((feeder,))
             if not feeder.cancelled():
                 feeder.exception()  # its source's failure is the caller's own affair
+            if not self.goes_on:
+                self.close()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the command was detached and still runs."""
+        return self._detached and not self._ended
+
+    async def finish(self) -> None:
+        """Let a detached command run to its end; nobody reads what it says."""
+        try:
+            while not (self._ended and not self._open):
+                self._queue.clear()
+                self._resume()
+                self._wake = self._loop.create_future()
+                await self._wake
+        finally:
             self.close()
 
     async def output(self, most: int, timeout: float) -> tuple[int, bytes]:
@@ -221,6 +247,10 @@ class Exec:
 
     async def _feed(self, source: AsyncIterator[ExecInput]) -> None:
         async for kind, data in source:
+            if kind == "detach":
+                self._detached = True
+                self._notify()
+                return
             if kind == "resize":
                 self._on_resize(data)
             elif self._input >= 0 and kind == "stdin":

@@ -126,6 +126,8 @@ class Conmon:
         self._slots = asyncio.Semaphore(parallel or 2 * (os.cpu_count() or 2))
         self._making = 0
         self._serial = 0
+        self._detached: set[asyncio.Task[None]] = set()
+        """Commands that nobody waits for any more."""
 
     @property
     def cgroup(self) -> str:
@@ -591,6 +593,10 @@ class Conmon:
                     yield event
             finally:
                 await events.aclose()
+                if running.goes_on:
+                    rest = asyncio.create_task(running.finish(), name=f"exec in {container.task_id}")
+                    self._detached.add(rest)
+                    rest.add_done_callback(self._detached.discard)
         finally:
             document.unlink(missing_ok=True)
 

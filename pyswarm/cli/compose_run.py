@@ -135,7 +135,7 @@ async def exec_command(
     if settings().dry_run:
         say("Container", f"{scope.name}-{name}", "Executing")
         return 0
-    return await attach(scope.client, start, detach)
+    return await attach(scope.client, start, detach=detach)
 
 
 # ------------------------------------------------------------------------------------------- run

@@ -28,12 +28,63 @@ if TYPE_CHECKING:
     from pyswarm.client import Client
 
 
+DETACH_KEYS = "ctrl-p,ctrl-q"
+
+
+class Keys:
+    """The keys that detach from a terminal, among what is typed."""
+
+    def __init__(self, text: str) -> None:
+        """docker's words for them: `ctrl-p,ctrl-q`, `a,b`. Raises Invalid."""
+        self._sequence = bytes(_key(word) for word in text.split(","))
+        self._typed = 0
+        self.complete = False
+        """Whether they were typed."""
+
+    def passed(self, data: bytes) -> bytes:
+        """What goes on to the command of what was typed: not the keys, nor a beginning of them until it is known
+        to be none."""
+        out = bytearray()
+        for byte in data:
+            if byte != self._sequence[self._typed]:
+                out += self._sequence[: self._typed]
+                self._typed = 0
+                if byte != self._sequence[0]:
+                    out.append(byte)
+                    continue
+            self._typed += 1
+            if self._typed == len(self._sequence):
+                self.complete = True
+                return bytes(out)
+        return bytes(out)
+
+
+def _key(word: str) -> int:
+    """The byte that a key sends."""
+    name = word.strip()
+    control = name.removeprefix("ctrl-")
+    if name != control and len(control) == 1 and control in "@abcdefghijklmnopqrstuvwxyz[\\]^_":
+        return ord(control.upper()) & 0x1F
+    if len(name) != 1 or not name.isascii():
+        raise Invalid(
+            f"unknown key {word!r} in --detach-keys: write a letter, or ctrl- and one of a-z @[\\]^_"
+        )
+    return ord(name)
+
+
 @click.command(
     "exec",
     cls=GoCommand,
     context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
 )
 @click.option("-d", "--detach", is_flag=True, help="Detached mode: run command in the background.")
+@click.option(
+    "--detach-keys",
+    default=DETACH_KEYS,
+    show_default=True,
+    metavar="KEYS",
+    help="Keys that leave a command with -it to itself.",
+)
 @click.option("-e", "--env", multiple=True, help="Set environment variables.")
 @click.option("--env-file", multiple=True, help="Read in a file of environment variables.")
 @click.option("-i", "--interactive", is_flag=True, help="Keep STDIN open even if not attached.")
@@ -47,6 +98,7 @@ if TYPE_CHECKING:
 def exec_command(
     ctx: click.Context,
     detach: bool,
+    detach_keys: str,
     env: tuple[str, ...],
     env_file: tuple[str, ...],
     interactive: bool,
@@ -64,6 +116,7 @@ def exec_command(
     if tty and not detach and not sys.stdin.isatty():
         raise Invalid("the input device is not a TTY: leave out -t")
     app: App = current_app()
+    keys = Keys(detach_keys)
     size = shutil.get_terminal_size()
 
     async def work(client: Client) -> int:
@@ -80,7 +133,7 @@ def exec_command(
             rows=size.lines if tty else 0,
             cols=size.columns if tty else 0,
         )
-        return await attach(client, start, detach)
+        return await attach(client, start, keys, detach=detach)
 
     ctx.exit(app.run(work))
 
@@ -118,12 +171,16 @@ def _raw(enabled: bool) -> Generator[None]:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-async def attach(client: Client, start: ExecStart, detach: bool = False) -> int:
-    """Run the command with this process's streams; returns its exit code."""
+async def attach(client: Client, start: ExecStart, keys: Keys | None = None, *, detach: bool = False) -> int:
+    """Run the command with this process's streams; returns its exit code. With `detach`, or when the `keys` are
+    typed on a terminal, it is left to itself."""
     queue: asyncio.Queue[ExecInputMessage | None] = asyncio.Queue(64)
     loop = asyncio.get_running_loop()
+    if detach:
+        queue.put_nowait(ExecInputMessage(kind="detach"))
     if start.stdin:
-        threading.Thread(target=_pump, args=(loop, queue), daemon=True).start()
+        typed = (keys or Keys(DETACH_KEYS)) if start.tty else None
+        threading.Thread(target=_pump, args=(loop, queue, typed), daemon=True).start()
     if start.tty:
         loop.add_signal_handler(signal.SIGWINCH, _resize, queue)
     code = 0
@@ -133,14 +190,14 @@ async def attach(client: Client, start: ExecStart, detach: bool = False) -> int:
                 if message.kind == "exit":
                     code = int(message.data or b"0")
                     break
-                if detach:
-                    continue
                 out = sys.stderr.buffer if message.kind == "stderr" else sys.stdout.buffer
                 out.write(message.data)
                 out.flush()
         finally:
             if start.tty:
                 loop.remove_signal_handler(signal.SIGWINCH)
+    if keys is not None and keys.complete:
+        raise Conflict("read escape sequence: the command goes on without you")
     return code
 
 
@@ -156,15 +213,23 @@ async def _inputs(
         yield message
 
 
-def _pump(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[ExecInputMessage | None]) -> None:
+def _pump(
+    loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[ExecInputMessage | None], keys: Keys | None
+) -> None:
     """Standard input into the queue, from a thread of its own: a regular file cannot be waited for."""
+
+    def put(message: ExecInputMessage | None) -> None:
+        asyncio.run_coroutine_threadsafe(queue.put(message), loop).result()
+
     with contextlib.suppress(RuntimeError):
-        while True:
-            data = os.read(0, 32 * 1024)
-            message = ExecInputMessage(kind="stdin", data=data) if data else None
-            asyncio.run_coroutine_threadsafe(queue.put(message), loop).result()
-            if not data:
+        while data := os.read(0, 32 * 1024):
+            data = keys.passed(data) if keys is not None else data
+            if data:
+                put(ExecInputMessage(kind="stdin", data=data))
+            if keys is not None and keys.complete:
+                put(ExecInputMessage(kind="detach"))
                 return
+        put(None)
 
 
 def _resize(queue: asyncio.Queue[ExecInputMessage | None]) -> None:

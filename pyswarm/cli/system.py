@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyswarm.cli import human, inspection, network, nodes, pruning
+from pyswarm.cli import human, image, inspection, network, nodes, pruning, task
 from pyswarm.cli.app import App, connected, format_option, prune_filter_option
 from pyswarm.cli.image import DANGLING, UNUSED
 from pyswarm.cli.lazy import Entry, LazyGroup
@@ -16,6 +17,7 @@ from pyswarm.errors import Invalid
 
 if TYPE_CHECKING:
     from pyswarm.client import Client
+    from pyswarm.objects import Task
 
 LAYOUT = Layout(
     columns=("Type", "TotalCount", "Active", "Size", "Reclaimable"),
@@ -27,6 +29,17 @@ LAYOUT = Layout(
         "Reclaimable": "RECLAIMABLE",
     },
     quiet="Type",
+)
+IMAGES = Layout(
+    columns=("Repository", "Tag", "ID", "CreatedSince", "Size", "Containers", "Node"),
+    headers=image.LAYOUT.headers,
+)
+CONTAINERS = Layout(
+    columns=("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"),
+    headers=task.CONTAINERS.headers,
+)
+VOLUMES = Layout(
+    columns=("Name", "Links", "Size"), headers={"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"}
 )
 KINDS = (
     ("images", "Images"),
@@ -49,15 +62,55 @@ def system() -> None:
 
 @system.command()
 @format_option
+@click.option("-v", "--verbose", is_flag=True, help="Show each image, container and volume.")
 @click.option("--node", default="", help="One node alone (default: the whole cluster).")
 @connected
-async def df(app: App, client: Client, format: str, node: str) -> None:
+async def df(app: App, client: Client, format: str, verbose: bool, node: str) -> None:
     """Show disk usage, summed over the nodes that answer."""
-    del app
     chosen = [await nodes.chosen(client, node)] if node else [each.id for each in await nodes.ready(client)]
     answers = [await nodes.ask(client, "system.df", {}, node=each) for each in chosen]
+    if verbose:
+        if format:
+            raise Invalid("--format and --verbose exclude each other")
+        await _details(app, client, chosen, answers)
+        return
     shown = [_row(title, [answer.get(kind) or {} for answer in answers]) for kind, title in KINDS]
     click.echo(formatted(shown, LAYOUT, format), nl=False)
+
+
+async def _details(
+    app: App, client: Client, chosen: Sequence[str], answers: Sequence[dict[str, Any]]
+) -> None:
+    """docker's tables of `system df -v`: each image, container and volume of the nodes."""
+    names = {each.id: each.description.hostname for each in await client.nodes()}
+    own = (await client.info()).node_id
+    found = [
+        (names.get(node or own, node), summary)
+        for node in chosen
+        for summary in await nodes.ask(client, "image.ls", {}, node=node)
+    ]
+    click.echo("Images space usage:\n")
+    click.echo(formatted(image.image_rows(found, app.now(), False), IMAGES), nl=False)
+    sizes: dict[str, int] = {}
+    for node in chosen:
+        sizes |= await nodes.ask(client, "task.sizes", {}, node=node)
+    tasks = [each for each in await client.tasks() if each.id in sizes]
+    click.echo("\nContainers space usage:\n")
+    rows = [task.container_row(each, {}, {}, app.now(), False, sizes) for each in tasks]
+    click.echo(formatted(rows, CONTAINERS), nl=False)
+    volumes = [each.get("volumes", {}).get("sizes", {}) for each in answers]
+    click.echo("\nLocal Volumes space usage:\n")
+    rows = [
+        row(Name=name, Links=str(_links(tasks, name)), Size=human.decimal_size(size))
+        for each in volumes
+        for name, size in sorted(each.items())
+    ]
+    click.echo(formatted(rows, VOLUMES), nl=False)
+
+
+def _links(tasks: Sequence[Task], volume: str) -> int:
+    """How many of the containers mount the volume."""
+    return sum(any(m.source == volume for m in each.spec.container.mounts) for each in tasks)
 
 
 def _row(title: str, found: list[dict[str, Any]]) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -20,6 +22,7 @@ from pyswarm.cli.app import (
 )
 from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import Entry, GoCommand, LazyGroup
+from pyswarm.cli.nodes import ask, ready
 from pyswarm.cli.service import show_tasks
 from pyswarm.cli.table import Layout, formatted, row
 from pyswarm.clock import rfc3339
@@ -83,9 +86,14 @@ def status(task: Task, now: float) -> str:
 
 
 def container_row(
-    task: Task, nodes: dict[str, Node], networks: dict[str, str], now: float, full: bool
+    task: Task,
+    nodes: dict[str, Node],
+    networks: dict[str, str],
+    now: float,
+    full: bool,
+    sizes: Mapping[str, int] | None = None,
 ) -> Struct:
-    """A row of `ps`."""
+    """A row of `ps`; `sizes` are bytes of writable layers by task."""
     spec = task.spec.container
     command = shlex.join([*(spec.command or ()), *(spec.args or ())])
     shown = command if full else human.ellipsis(command, COMMAND_WIDTH)
@@ -108,7 +116,7 @@ def container_row(
         Mounts=",".join(mount.source or mount.target for mount in spec.mounts),
         Networks=",".join(networks.get(each.network_id, each.network_id) for each in task.networks),
         LocalVolumes=str(sum(mount.type == "volume" for mount in spec.mounts)),
-        Size="0B",
+        Size=human.decimal_size((sizes or {}).get(task.id, 0)),
         Node=node.description.hostname if node else task.node_id,
         Task=task.id,
     )
@@ -126,6 +134,7 @@ def container_row(
 @click.option("-l", "--latest", is_flag=True, help="Show the latest created container (includes all states).")
 @no_trunc_option
 @quiet_option("Only display container IDs.")
+@click.option("-s", "--size", is_flag=True, help="Display total file sizes.")
 @connected
 async def ps(
     app: App,
@@ -137,6 +146,7 @@ async def ps(
     latest: bool,
     no_trunc: bool,
     quiet: bool,
+    size: bool,
 ) -> None:
     """List the cluster's containers."""
     pairs = values.filters(filters)
@@ -157,8 +167,19 @@ async def ps(
         found = found[:count]
     nodes = {} if quiet else {node.id: node for node in await client.nodes()}
     networks = {} if quiet else {each.id: each.spec.name for each in await client.networks()}
-    shown = [container_row(task, nodes, networks, app.now(), no_trunc) for task in found]
-    click.echo(formatted(shown, CONTAINERS, format, quiet), nl=False)
+    sizes = await _sizes(client, {task.node_id for task in found}) if size or ".Size" in format else {}
+    shown = [container_row(task, nodes, networks, app.now(), no_trunc, sizes) for task in found]
+    layout = replace(CONTAINERS, columns=(*CONTAINERS.columns, "Size")) if size else CONTAINERS
+    click.echo(formatted(shown, layout, format, quiet), nl=False)
+
+
+async def _sizes(client: Client, wanted: Collection[str]) -> Mapping[str, int]:
+    """Bytes of the writable layers on these nodes, by task."""
+    sizes: dict[str, int] = {}
+    for node in await ready(client):
+        if node.id in wanted:
+            sizes |= await ask(client, "task.sizes", {}, node=node.id)
+    return sizes
 
 
 @click.group(

@@ -223,6 +223,19 @@ async def test_container_that_ends_under_an_exec(runtime: Conmon, make: Make) ->
         await runtime.exec(task_id, shell("true"), given())
 
 
+@pytest.mark.parametrize("tty", [False, True])
+async def test_detached_goes_on(runtime: Conmon, make: Make, tty: bool) -> None:
+    """It says more than a pipe holds, which nobody reads, and goes on."""
+    task_id = await run(runtime, make())
+    script = "echo first; seq 100000; while [ ! -e /tmp/go ]; do sleep 0.05; done; touch /tmp/done"
+    code, _, _ = await execute(runtime, task_id, shell(script, tty=tty), ("detach", b""))
+    assert code == 0
+    ask = shell("touch /tmp/go; while [ ! -e /tmp/done ]; do sleep 0.05; done; rm /tmp/go /tmp/done")
+    assert (await execute(runtime, task_id, ask))[0] == 0
+    code, _, _ = await execute(runtime, task_id, ExecRequest(argv=("nosuch",)), ("detach", b""))
+    assert code == 127
+
+
 async def test_probe(runtime: Conmon, make: Make) -> None:
     task_id = await run(runtime, make())
     assert await runtime.probe(task_id, ("/bin/sh", "-c", "echo fine; exit 0"), 10) == (0, "fine\n")

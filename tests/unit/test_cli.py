@@ -20,6 +20,7 @@ import pytest
 from pyswarm import engine
 from pyswarm.api import LogMessage
 from pyswarm.cli import contexts, credentials, rows
+from pyswarm.cli.execute import Keys
 from pyswarm.cli.main import run
 from pyswarm.cli.service import service
 from pyswarm.cli.service_flags import apply
@@ -386,6 +387,16 @@ def test_exec(swarm: CliManager) -> None:
         "me",
     )
     assert "not a TTY" in swarm("exec", "-it", "web", "sh", code=1).stderr
+
+
+def test_detach_keys() -> None:
+    keys = Keys("ctrl-p,ctrl-q")
+    assert keys.passed(b"ab\x10") == b"ab" and not keys.complete
+    assert keys.passed(b"c\x10\x10") == b"\x10c\x10" and not keys.complete
+    assert keys.passed(b"\x11d") == b"" and keys.complete
+    assert Keys("a,@").passed(b"aa@") == b"a"
+    with pytest.raises(Invalid, match="unknown key 'ctrl-1'"):
+        Keys("ctrl-1")
 
 
 IMAGES = [
