@@ -9,7 +9,7 @@ from compose.tree import Node, mapping, sequence
 
 _REMOTE = re.compile(r"^([a-z][a-z0-9+.-]*://|git@|github\.com/|oci:)", re.IGNORECASE)
 _GIT_SSH = re.compile(r"^[\w.-]+@[\w.-]+:")
-_CONTEXT = re.compile(r"^(docker-image|oci-layout|target|service)[:=]", re.IGNORECASE)
+_CONTEXT = re.compile(r"^service:")
 _WINDOWS = re.compile(r"^(?:[a-zA-Z]:|\\\\)")
 
 
@@ -91,8 +91,8 @@ class Resolver:
     def _build(self, node: Node) -> Node:
         value = dict(mapping(node))
         context = value.get("context")
-        if context is not None and isinstance(context.value, str) and not is_remote(context.value):
-            value["context"] = self._path(context)
+        if context is not None and isinstance(context.value, str):
+            value["context"] = self._context(context)
         extra = value.get("additional_contexts")
         if extra is not None and isinstance(extra.value, dict):
             value["additional_contexts"] = extra.replaced(

@@ -163,13 +163,14 @@ class _Printer:
                 continue
             if _left_out(key, child.value):
                 continue
-            printed = self._plain(child)
+            printed = self._plain(child, within=key)
             if _is_default(key, printed):
                 continue
             done[key] = printed
         return done
 
-    def _plain(self, node: Node, extension: bool = False) -> object:
+    def _plain(self, node: Node, extension: bool = False, within: str = "") -> object:
+        """A value without the parts that say nothing. `within` is the key that it stands at."""
         value = node.value
         if isinstance(value, str):
             return value.replace("$", "$$") if self._escape else value
@@ -177,8 +178,8 @@ class _Printer:
             entries: dict[str, object] = {}
             for key, child in value.items():
                 outside = extension or key.startswith("x-")
-                if outside or not _left_out(key, child.value):
-                    entries[key] = self._plain(child, outside)
+                if outside or not (_left_out(key, child.value) or _no_pause(within, key, child.value)):
+                    entries[key] = self._plain(child, outside, key)
             return entries
         if isinstance(value, list):
             return [self._plain(child, extension) for child in value]
@@ -220,6 +221,12 @@ def _left_out(key: str, value: object) -> bool:
     if value == []:
         return key not in ("command", "entrypoint")
     return value == {} and key in _COLLECTIONS
+
+
+def _no_pause(within: str, key: str, value: object) -> bool:
+    """Whether it is a pause of no length in an update: docker compose prints that only for health checks and
+    restarts."""
+    return value == "0s" and key in ("delay", "monitor") and within in ("update_config", "rollback_config")
 
 
 _KEPT_WHEN_EMPTY = frozenset(

@@ -713,7 +713,7 @@ SERVICE = Obj(
         "stdin_open": _BOOL,
         "stop_grace_period": Duration(),
         "stop_signal": _TEXT,
-        "storage_opt": MapOf(Anything()),
+        "storage_opt": MapOf(AnyScalarText(nullable=True, booleans=True)),
         "tmpfs": _WORD_OR_LIST,
         "tty": _BOOL,
         "ulimits": _ULIMITS,
@@ -849,7 +849,7 @@ PROJECT = Obj(
     {
         "version": _VERSION,
         "name": _TEXT,
-        "include": ListOf(ShortOrObj("a path or a mapping", _short_include, INCLUDE)),
+        "include": ListOf(ShortOrObj("a path or a mapping", _short_include, INCLUDE), nullable=True),
         "services": MapOf(SERVICE, NAME, _NAME_WHAT),
         "models": MapOf(MODEL, NAME, _NAME_WHAT),
         "networks": MapOf(_maybe_external(NETWORK, "network"), NAME, _NAME_WHAT),

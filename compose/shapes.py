@@ -299,13 +299,18 @@ class ListOf:
     expected = "a list"
 
     def __init__(
-        self, item: Shape, repeats: Literal["kept", "dropped", "refused"] = "kept", scalar: bool = False
+        self,
+        item: Shape,
+        repeats: Literal["kept", "dropped", "refused"] = "kept",
+        scalar: bool = False,
+        nullable: bool = False,
     ) -> None:
         """`repeats`: what happens to the same plain value twice. `scalar`: a single item may stand
-        without its list."""
+        without its list. `nullable`: the list may be left empty."""
         self.inner = item
         self._repeats = repeats
         self._scalar = scalar
+        self._nullable = nullable
         if scalar:
             self.expected = "a string or a list"
 
@@ -320,6 +325,8 @@ class ListOf:
             return node.replaced(items)
         if self._scalar and isinstance(value, str):
             return Node([self.inner.read(node, path, report)], node.pos, None, node.tag)
+        if value is None and self._nullable:
+            return node
         return wrong_type(self.expected, node, path, report)
 
 

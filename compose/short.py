@@ -176,16 +176,17 @@ def parse_device(text: str) -> dict[str, str]:
     return {"source": source, "target": target, "permissions": permissions}
 
 
-def parse_host(text: str) -> tuple[str, str]:
-    """Name and address of `name:address` or `name=address`. Raises ShortSyntaxError."""
+def parse_host(text: str) -> tuple[str, list[str]]:
+    """Name and addresses of `name:address` or `name=address,address`. Raises ShortSyntaxError."""
     name, equals, address = text.partition("=")
     if not equals:
         name, colon, address = text.partition(":")
         if not colon:
             raise ShortSyntaxError(f'"{shown(text)}" is not name=address')
-    if not name or not address:
+    addresses = address.split(",")
+    if not name or not all(addresses):
         raise ShortSyntaxError(f'"{shown(text)}" is not name=address')
-    return name, bare_address(address)
+    return name, [bare_address(each) for each in addresses]
 
 
 def bare_address(address: str) -> str:
@@ -371,13 +372,13 @@ def read_extra_hosts(node: Node, path: str, report: Report) -> Node:
             wrong_type("a string", item, f"{path}[{index}]", report)
             continue
         try:
-            name, address = parse_host(item.value)
+            name, addresses = parse_host(item.value)
         except ShortSyntaxError as error:
             wrong_value(str(error), item, f"{path}[{index}]", report)
             if report.templates:
                 items.append(item)
             continue
-        items.append(item.replaced(f"{name}={address}"))
+        items += [item.replaced(f"{name}={address}") for address in addresses]
     return Node(items, node.pos, None, node.tag)
 
 

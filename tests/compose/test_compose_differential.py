@@ -17,7 +17,7 @@ from tests.compose.differ import Case, compare, known_differences, ours, theirs
 from tests.compose.random_documents import Documents
 
 pytestmark = pytest.mark.differential
-VALID = differ.group_names(["attributes", "merge", "stacks", "stack"])
+VALID = differ.group_names(["attributes", "merge", "stacks", "stack", "hard"])
 INVALID = differ.group_names(["invalid"])
 KNOWN = known_differences()
 LOCATED = re.compile(r"^[^\n:]+:\d+:\d+: ", re.MULTILINE)

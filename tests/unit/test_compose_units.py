@@ -207,8 +207,9 @@ def test_not_volumes(text: str) -> None:
 def test_devices_and_hosts() -> None:
     assert parse_device("/dev/a") == {"source": "/dev/a", "target": "/dev/a", "permissions": "rwm"}
     assert parse_device("/dev/a:/dev/b:r") == {"source": "/dev/a", "target": "/dev/b", "permissions": "r"}
-    assert parse_host("a:::1") == ("a", "::1")
-    assert parse_host("a=[::1]") == ("a", "::1")
+    assert parse_host("a:::1") == ("a", ["::1"])
+    assert parse_host("a=[::1]") == ("a", ["::1"])
+    assert parse_host("a=::1,1.1.1.1") == ("a", ["::1", "1.1.1.1"])
     for text in ("a:b:c:d", "/dev/a:/dev/b:x", ":x"):
         with pytest.raises(ShortSyntaxError):
             parse_device(text)
