@@ -19,7 +19,7 @@ from pyswarm import daemon, daemons, nodeconfig, pki, tmpfs
 from pyswarm.api import Empty, IssueRequest, IssueResponse, RootCAResponse
 from pyswarm.clock import RandomIds
 from pyswarm.errors import Conflict, Invalid, Unavailable
-from pyswarm.nodeconfig import NodeConfig, write_private
+from pyswarm.nodeconfig import NodeConfig, Ports, write_private
 from pyswarm.rpc import TLS, Stub, channel
 
 TIMEOUT = 20.0
@@ -38,6 +38,8 @@ class JoinOptions:
     remote: str
     """host:port of a manager's join listener; the port is 2377 where none is said."""
     advertise_addr: str = ""
+    listen_addr: str = ""
+    """IP address, with or without port, on which a manager is to be joined through it; "" is 0.0.0.0:2377."""
     data_path_addr: str = ""
     availability: str = "active"
     state_dir: Path = nodeconfig.STATE_DIR
@@ -157,6 +159,8 @@ async def _ask(target: str, ca: bytes, method: str, request: object) -> RootCARe
 def _config(options: JoinOptions, admission: Admission, advertise: str) -> NodeConfig:
     data_path = daemon.address_of(options.data_path_addr) if options.data_path_addr else advertise
     answer = admission.answer
+    listen, listen_port = daemon.split_port(options.listen_addr)
+    ports = Ports(join=listen_port) if listen_port else Ports()
     return NodeConfig(
         node_id=answer.node_id,
         cluster_id=answer.cluster_id,
@@ -164,6 +168,10 @@ def _config(options: JoinOptions, admission: Admission, advertise: str) -> NodeC
         advertise_addr=advertise,
         data_path_addr=data_path,
         data_path_port=answer.data_path_port,
+        listen_addr=daemon.address_of(listen)
+        if listen not in ("", daemon.ANY_ADDRESS)
+        else daemon.ANY_ADDRESS,
+        ports=ports,
         managers=answer.managers,
         state_dir=str(options.state_dir),
         run_dir=str(options.run_dir),
