@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from compose.errors import Report
 from compose.shapes import (
     AnyScalarText,
-    Anything,
     Bool,
     Custom,
     Duration,
