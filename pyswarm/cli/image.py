@@ -392,7 +392,7 @@ async def prune(
 @click.option(
     "--memory-swap", default="", metavar="BYTES", help="Limit of memory and swap; -1 for unlimited swap."
 )
-@click.option("--network", default="", help="Networking mode for RUN instructions.")
+@click.option("--network", default="default", help="Networking mode for RUN instructions.")
 @click.option("--no-cache", is_flag=True, help="Do not use cache when building the image.")
 @click.option("--platform", multiple=True, help="Set target platform for build.")
 @click.option("--pull", is_flag=True, help="Always attempt to pull all referenced images.")

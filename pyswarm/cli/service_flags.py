@@ -94,21 +94,31 @@ def _scalars() -> list[Callable[[Command], Command]]:
     for kind, word in (("update", "update"), ("rollback", "rollback")):
         actions = ("pause", "continue", "rollback") if kind == "update" else ("pause", "continue")
         update += [
-            option(f"--{kind}-delay", type=DURATION, help=f"Delay between task {word}s"),
-            option(f"--{kind}-failure-action", type=click.Choice(actions), help=f"Action on {word} failure"),
+            option(f"--{kind}-delay", type=DURATION, help=f"Delay between task {word}s (default 0s)"),
             option(
-                f"--{kind}-max-failure-ratio", type=float, help=f"Failure rate to tolerate during a {word}"
+                f"--{kind}-failure-action",
+                type=click.Choice(actions),
+                help=f"Action on {word} failure (default pause)",
+            ),
+            option(
+                f"--{kind}-max-failure-ratio",
+                type=float,
+                help=f"Failure rate to tolerate during a {word} (default 0)",
             ),
             option(
                 f"--{kind}-monitor",
                 type=DURATION,
-                help=f"Duration after each task {word} to monitor for failure",
+                help=f"Duration after each task {word} to monitor for failure (default 5s)",
             ),
             option(
-                f"--{kind}-order", type=click.Choice(("start-first", "stop-first")), help=f"Order of a {word}"
+                f"--{kind}-order",
+                type=click.Choice(("start-first", "stop-first")),
+                help=f"Order of a {word} (default stop-first)",
             ),
             option(
-                f"--{kind}-parallelism", type=_COUNT, help=f"Tasks in one {word} at the same time (0: all)"
+                f"--{kind}-parallelism",
+                type=_COUNT,
+                help=f"Tasks in one {word} at the same time, 0 for all (default 1)",
             ),
         ]
     return [
@@ -129,10 +139,14 @@ def _scalars() -> list[Callable[[Command], Command]]:
         option("--isolation", hidden=True),
         option("--limit-cpu", type=CPUS, help="Limit CPUs"),
         option("--limit-memory", type=BYTES, help="Limit memory"),
-        option("--limit-pids", type=_COUNT, help="Limit maximum number of processes (0: unlimited)"),
+        option("--limit-pids", type=_COUNT, help="Limit maximum number of processes (default 0 = unlimited)"),
         option("--log-driver", help="Logging driver for the service"),
         option("--log-opt", multiple=True, help="Logging driver options"),
-        option("--max-concurrent", type=_COUNT, help="Number of job tasks to run concurrently"),
+        option(
+            "--max-concurrent",
+            type=_COUNT,
+            help="Number of job tasks to run concurrently (default equal to --replicas)",
+        ),
         option("--no-healthcheck/--with-healthcheck", default=False, help="Disable the image's HEALTHCHECK"),
         option("--no-resolve-image", is_flag=True, help="Do not pin the image to its digest"),
         option("--oom-score-adj", type=click.IntRange(-1000, 1000), help="Tune host's OOM preferences"),
@@ -140,18 +154,26 @@ def _scalars() -> list[Callable[[Command], Command]]:
         option("--read-only/--no-read-only", default=None, help="Mount the root filesystem as read only"),
         option("--replicas", type=_COUNT, help="Number of tasks"),
         option(
-            "--replicas-max-per-node", type=_COUNT, help="Maximum number of tasks per node (0: unlimited)"
+            "--replicas-max-per-node",
+            type=_COUNT,
+            help="Maximum number of tasks per node (default 0 = unlimited)",
         ),
         option("--reserve-cpu", type=CPUS, help="Reserve CPUs"),
         option("--reserve-memory", type=BYTES, help="Reserve memory"),
         option(
-            "--restart-condition", type=click.Choice(("none", "on-failure", "any")), help="When to restart"
+            "--restart-condition",
+            type=click.Choice(("none", "on-failure", "any")),
+            help="When to restart (default any; of jobs on-failure)",
         ),
-        option("--restart-delay", type=DURATION, help="Delay between restart attempts"),
+        option("--restart-delay", type=DURATION, help="Delay between restart attempts (default 5s)"),
         option("--restart-max-attempts", type=_COUNT, help="Maximum number of restarts before giving up"),
         option("--restart-window", type=DURATION, help="Window used to evaluate the restart policy"),
         *update,
-        option("--stop-grace-period", type=DURATION, help="Time to wait before force killing a container"),
+        option(
+            "--stop-grace-period",
+            type=DURATION,
+            help="Time to wait before force killing a container (default 10s)",
+        ),
         option("--stop-signal", help="Signal to stop the container"),
         option("--timeout", type=DURATION, help="Give up waiting after this time, with exit code 1"),
         option("-t", "--tty/--no-tty", default=None, help="Allocate a pseudo-TTY"),

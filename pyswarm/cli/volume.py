@@ -153,6 +153,7 @@ async def inspect(app: App, client: Client, volumes: tuple[str, ...], format: st
 @click.option(
     "--node", metavar="NODE", help='Node that has the data: tasks with the volume run there ("": on any).'
 )
+@refused_option("--availability", why=NO_CSI)
 @connected
 async def update(app: App, client: Client, ref: str, node: str | None) -> None:
     """Say on which node a volume's data is.

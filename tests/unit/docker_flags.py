@@ -28,7 +28,7 @@ NOUNS = (
     "system",
 )
 ALONE = (
-    *("build", "events", "exec", "history", "images", "import", "info", "inspect", "load", "login", "logout"),
+    *("build", "events", "exec", "history", "images", "info", "inspect", "load", "login", "logout"),
     *("logs", "ps", "pull", "push", "rmi", "save", "tag", "version"),
 )
 """Commands without a noun; those on one machine's containers (run, start, cp, ...) are no part of a swarm."""
