@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyswarm compose manager node_agent tests proto benchmarks
 
+# Without compiled files every worker of the tests spends four seconds on rewriting assertions.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo demo-down test test-unsettled test-fast check static format lint types contracts proto proto-check bench bench-scale sim chaos clean deps deps-dev
 
 help: ## List the targets

@@ -56,7 +56,7 @@ def operations(draw: st.DrawFn) -> Operation:
     return Operation("client", action, draw(st.sampled_from(answers)), float(called), float(answered))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(operations(), max_size=5))
 def test_the_search_agrees_with_the_definition(history: list[Operation]) -> None:
     verdict = check(history, OBJECT)

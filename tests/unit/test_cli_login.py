@@ -54,7 +54,7 @@ def registry(
     monkeypatch.setenv("no_proxy", "*")
     handler = type("Handler", (Registry,), {"bearer": request.param})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()

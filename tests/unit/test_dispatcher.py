@@ -134,7 +134,7 @@ async def test_a_silent_node_is_down_one_that_beats_is_not() -> None:
 
 
 async def test_an_own_pause_is_not_counted_against_the_nodes() -> None:
-    async with leading(objects=[node("n1")]) as leader:
+    async with leading(objects=[node("n1"), node("n2")]) as leader:
         first, kept = await register(leader, "n1")
         watch = asyncio.ensure_future(leader.dispatcher.watch_heartbeats())
         await asyncio.sleep(0)
@@ -150,7 +150,7 @@ async def test_an_own_pause_is_not_counted_against_the_nodes() -> None:
 
 async def test_a_cut_connection_leaves_time_for_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RESTART_GRACE", 0.4)
-    async with leading(objects=[node("n1")]) as leader:
+    async with leading(objects=[node("n1"), node("n2")]) as leader:
         _, messages = await register(leader, "n1")
         watch = asyncio.ensure_future(leader.dispatcher.watch_heartbeats())
         await cast("Any", messages).aclose()

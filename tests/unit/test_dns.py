@@ -126,7 +126,7 @@ def test_no_input_does_more_than_be_refused(data: bytes) -> None:
         dns.response(query, dns.SERVFAIL)
 
 
-@given(st.lists(st.from_regex(r"[a-z0-9_-]{1,20}", fullmatch=True), min_size=1, max_size=5))
+@given(st.lists(st.text("abcxyz0189_-", min_size=1, max_size=20), min_size=1, max_size=5))
 def test_names_are_read_as_the_library_writes_them(labels: list[str]) -> None:
     query = dns.parse(bytes(dnslib.DNSRecord.question(".".join(labels)).pack()))
     assert query.name == ".".join(labels)

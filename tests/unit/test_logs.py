@@ -142,9 +142,9 @@ async def test_torn_last_line_waits(paths: Paths) -> None:
 async def test_tail_over_many_blocks(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     write(paths, "log.1", *numbered(0, 50))
     write(paths, "log", *numbered(50, 100))
-    for size in (1, 7, 64, 300):
+    for size in (7, 64, 300):
         monkeypatch.setattr(logs, "_CHUNK", size)
-        for count in (1, 2, 49, 50, 51, 100):
+        for count in (1, 49, 50, 51, 100):
             assert await read(paths, tail=count) == [f"{n}\n" for n in range(100 - count, 100)]
 
 
