@@ -180,15 +180,15 @@ def _task_service(obj: Object, value: str, view: View) -> bool:
 
 def _desired_state(obj: Object, value: str, view: View) -> bool:
     del view
-    states = {
-        "running": range(TaskState.RUNNING + 1),
-        "shutdown": range(TaskState.COMPLETE, TaskState.REMOVE),
-    }
-    if value == "accepted":
-        return isinstance(obj, Task) and obj.desired_state == TaskState.ACCEPTED
-    if value not in states:
-        raise Invalid(f"unknown desired-state {value!r}: one of running, shutdown, accepted")
-    return isinstance(obj, Task) and obj.desired_state in states[value]
+    if value.upper() not in TaskState.__members__:
+        known = ", ".join(state.name.lower() for state in TaskState)
+        raise Invalid(f"unknown desired-state {value!r}: one of {known}")
+    if not isinstance(obj, Task):
+        return False
+    wanted = TaskState[value.upper()]
+    if wanted == TaskState.RUNNING:  # those that are to run later count too
+        return obj.desired_state <= wanted
+    return obj.desired_state == wanted
 
 
 def _driver(obj: Object, value: str, view: View) -> bool:
@@ -269,14 +269,22 @@ _FILTERS: Mapping[Kind, Mapping[str, Matcher]] = {
 }
 
 
+_ALL = ("label", "node.label")
+"""Keys of which an object has to match every value that is given."""
+
+
 def matches(obj: Object, kind: Kind, filters: Sequence[Filter], view: View) -> bool:
-    """Whether an object passes every key of the filters, by any of the values given for the key."""
+    """Whether an object passes every key of the filters: by any of the values given for the key, and by all of
+    them for labels."""
     check_filters(kind, filters)
     by_key: dict[str, list[str]] = {}
     for item in filters:
         by_key.setdefault(item.key, []).append(item.value)
     table = _FILTERS[kind]
-    return all(any(table[key](obj, value, view) for value in values) for key, values in by_key.items())
+    return all(
+        (all if key in _ALL else any)(table[key](obj, value, view) for value in values)
+        for key, values in by_key.items()
+    )
 
 
 def has_filter(kind: Kind, key: str) -> bool:
