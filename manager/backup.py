@@ -1,22 +1,29 @@
 """Backup and restore of the cluster's state: every object at one revision, in one file.
 
 The file holds objects, not etcd's database: it can be restored into any version of etcd, and read by any
-later version of pyswarm. With it go the keys that secrets are sealed under, so it is as secret as they are.
+later version of pyswarm. With it go the keys that secrets are sealed under, so it is as secret as they are; or the
+whole is encrypted under a passphrase.
 
     "PYSWARM BACKUP 1\\n", then deflated: a JSON header line, the objects (kind, id and protobuf bytes, each
     behind its length in four bytes), and the SHA-256 of all that
+    "PYSWARM SEALED BACKUP 1\\n", a salt of 16 bytes and a nonce of 12, then the above under AES-256-GCM, with a key
+    that scrypt (N = 2^16, r = 8, p = 1) makes from the passphrase and the salt
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from google.protobuf.message import DecodeError
 
 from manager.store import Put, Store
@@ -27,6 +34,8 @@ from pyswarm.objects import KINDS, Kind, Object, kind_of
 from pyswarm.wire import decode, encode
 
 MAGIC = b"PYSWARM BACKUP 1\n"
+SEALED = b"PYSWARM SEALED BACKUP 1\n"
+_SALT, _NONCE = 16, 12
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -57,21 +66,52 @@ async def restore(store: Store, backup: Backup) -> None:
         await store.commit(part)
 
 
-def save(backup: Backup, path: Path) -> None:
-    """Write the file (0600), whole or not at all."""
-    write_private(path, pack(backup))
+def save(backup: Backup, path: Path, passphrase: str = "") -> None:
+    """Write the file (0600), whole or not at all; encrypted with a passphrase."""
+    data = pack(backup)
+    write_private(path, encrypted(data, passphrase) if passphrase else data)
 
 
-def load(path: Path) -> Backup:
-    """Raises Invalid when it is no backup, or damaged."""
+def load(path: Path, passphrase: str = "") -> Backup:
+    """Raises Invalid when it is no backup, or damaged, or the passphrase is not its own."""
+    data = _read(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise Invalid(f"cannot read the backup {path}: {error.strerror}") from None
-    try:
-        return unpack(data)
+        return unpack(decrypted(data, passphrase) if data.startswith(SEALED) else data)
     except Invalid as error:
         raise Invalid(f"{path}: {error}") from None
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether a backup needs a passphrase. Raises Invalid when it cannot be read."""
+    return _read(path).startswith(SEALED)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"cannot read the backup {path}: {error.strerror}") from None
+
+
+def encrypted(data: bytes, passphrase: str) -> bytes:
+    salt, nonce = secrets.token_bytes(_SALT), secrets.token_bytes(_NONCE)
+    return SEALED + salt + nonce + AESGCM(_key(passphrase, salt)).encrypt(nonce, data, SEALED)
+
+
+def decrypted(data: bytes, passphrase: str) -> bytes:
+    """Raises Invalid without the right passphrase."""
+    if not passphrase:
+        raise Invalid("the backup is encrypted: name the file with its passphrase with --passphrase-file")
+    body = data[len(SEALED) :]
+    salt, nonce, sealed = body[:_SALT], body[_SALT : _SALT + _NONCE], body[_SALT + _NONCE :]
+    try:
+        return AESGCM(_key(passphrase, salt)).decrypt(nonce, sealed, SEALED)
+    except (InvalidTag, ValueError):
+        raise Invalid("this is not the passphrase of the backup, or the file is damaged") from None
+
+
+def _key(passphrase: str, salt: bytes) -> bytes:
+    return Scrypt(salt=salt, length=32, n=2**16, r=8, p=1).derive(passphrase.encode())
 
 
 def pack(backup: Backup) -> bytes:

@@ -17,7 +17,7 @@ from manager.sealer import Sealer
 from pyswarm import nodeconfig, pki, wire
 from pyswarm.clock import Clock, IdSource
 from pyswarm.errors import Invalid
-from pyswarm.nodeconfig import NodeConfig, write_private
+from pyswarm.nodeconfig import SEAL_KEY, NodeConfig, write_private
 from pyswarm.objects import (
     Cluster,
     ManagerStatus,
@@ -30,7 +30,6 @@ from pyswarm.objects import (
 )
 from pyswarm.specs import ClusterSpec, Driver, NetworkSpec, NodeSpec
 
-SEAL_KEY = Path("manager/seal.key")
 RECORDS = Path("manager/bootstrap.json")
 
 
@@ -43,7 +42,7 @@ def prepare(
         (state / part).mkdir(mode=0o700, parents=True, exist_ok=True)
     sealer = Sealer.create(state / SEAL_KEY)
     authority = Authority(sealer, clock)
-    cluster = authority.create_cluster(config.cluster_id, spec)
+    cluster = authority.locked(authority.create_cluster(config.cluster_id, spec))
     node = _first_node(config, node_spec, clock.now())
     pair = authority.issue_node(cluster, node)
     node = replace(node, certificate_serial=pki.identity(pair.cert).serial)

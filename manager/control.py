@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from manager import desired, query
+from manager import desired, query, validate
 from manager.controller import Controller, Transaction
 from manager.desired import Builder
 from manager.dispatcher import Dispatcher
@@ -49,10 +49,13 @@ from pyswarm.api import (
     ObjectBox,
     RemoveRequest,
     RemoveStackRequest,
+    RotateCARequest,
     RotateRequest,
     SpecBox,
     StatsRequest,
     StatsResponse,
+    UnlockKeyRequest,
+    UnlockKeyResponse,
     UpdateRequest,
 )
 from pyswarm.clock import Clock, encode_id
@@ -65,6 +68,7 @@ from pyswarm.objects import (
     NodeState,
     Object,
     RootCA,
+    RootRotation,
     Secret,
     Service,
     Task,
@@ -114,6 +118,14 @@ class Facts:
     rotate: Callable[[Cluster, RotateRequest], Cluster]
     sign_client: Callable[[Cluster, str, str], str]
     """Cluster, name and request (PEM) -> a client's certificate (PEM)."""
+    trust: Callable[[Cluster], str]
+    """The roots (PEM) to trust now."""
+    begin_rotation: Callable[[Cluster, RotateCARequest], Cluster]
+    """The record with a new root CA beside the present one. May block for seconds."""
+    locked: Callable[[Cluster, bool], Cluster]
+    """The record with an unlock key if its spec asks for one, a new one if the flag says so."""
+    unlock_key: Callable[[Cluster], str]
+    """As people write it; "" without autolock."""
 
 
 def box(obj: Object) -> ObjectBox:
@@ -127,7 +139,9 @@ def blanked(obj: Object) -> Object:
         case Secret():
             return replace(obj, spec=replace(obj.spec, data=b""))
         case Cluster():
-            return replace(obj, root_ca=RootCA(cert=obj.root_ca.cert))
+            rotation = obj.root_ca.rotation
+            shown = RootRotation(cert=rotation.cert) if rotation is not None else None
+            return replace(obj, root_ca=RootCA(cert=obj.root_ca.cert, rotation=shown), unlock_key=b"")
         case Service():
             previous = _without_auth(obj.previous_spec) if obj.previous_spec is not None else None
             return replace(obj, spec=_without_auth(obj.spec), previous_spec=previous)
@@ -253,7 +267,7 @@ class Control:
             case Node() if spec.node is not None:
                 return desired.update_node(tx, obj, spec.node)
             case Cluster() if spec.cluster is not None:
-                return desired.update_cluster(tx, obj, spec.cluster)
+                return desired.update_cluster(tx, obj, spec.cluster, lambda c: self._facts.locked(c, False))
             case Volume() if request.node is not None:
                 return desired.bind_volume(tx, obj, request.node)
             case Secret() if spec.secret is not None:
@@ -297,9 +311,6 @@ class Control:
         return await self._controller.submit(lambda tx: desired.remove_stack(tx, request.stack))
 
     async def join_tokens(self, request: RotateRequest, peer: Peer) -> JoinTokensResponse:
-        if request.unlock_key or request.root_ca:
-            what = "an unlock key" if request.unlock_key else "the root CA"
-            raise Invalid(f"rotating {what} is not supported: only the join tokens can be rotated")
         if request.worker_token or request.manager_token:
             await self._controller.submit(lambda tx: self._rotate(tx, request))
         cluster = await self._controller.read(_cluster)
@@ -310,11 +321,37 @@ class Control:
 
     async def issue_client(self, request: IssueClientRequest, peer: Peer) -> IssueClientResponse:
         cluster = await self._controller.read(_cluster)
+        cert = await asyncio.to_thread(self._facts.sign_client, cluster, request.name, request.csr)
         return IssueClientResponse(
-            cert=self._facts.sign_client(cluster, request.name, request.csr),
-            ca=cluster.root_ca.cert,
-            managers=tuple(self._facts.managers()),
+            cert=cert, ca=self._facts.trust(cluster), managers=tuple(self._facts.managers())
         )
+
+    async def rotate_ca(self, request: RotateCARequest, peer: Peer) -> Empty:
+        """Begin to replace the root CA; the leader's reconcilers carry it through."""
+        cluster = await self._controller.read(_cluster)
+        changed = await asyncio.to_thread(self._facts.begin_rotation, cluster, request)
+
+        def write(tx: Transaction) -> None:
+            validate.cluster(changed.spec)
+            if tx.view.cluster is None or tx.view.cluster.meta.version != cluster.meta.version:
+                raise Conflict("the cluster's settings were changed meanwhile: try again")
+            tx.put(changed)
+
+        await self._controller.submit(write)
+        return Empty()
+
+    async def unlock_key(self, request: UnlockKeyRequest, peer: Peer) -> UnlockKeyResponse:
+        """The key that unlocks managers, a new one if asked for. Raises Conflict for a new one without autolock."""
+
+        def rotate(tx: Transaction) -> None:
+            cluster = tx.view.cluster
+            if cluster is None or not cluster.spec.autolock:
+                raise Conflict("managers are not locked: `pyswarm swarm update --autolock=true` has them so")
+            tx.put(self._facts.locked(cluster, True))
+
+        if request.rotate:
+            await self._controller.submit(rotate)
+        return UnlockKeyResponse(key=self._facts.unlock_key(await self._controller.read(_cluster)))
 
     def _rotate(self, tx: Transaction, request: RotateRequest) -> None:
         if tx.view.cluster is not None:

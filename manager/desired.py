@@ -530,8 +530,12 @@ def _remove_network(tx: Transaction, network: Network) -> None:
 
 def _remove_node(tx: Transaction, node: Node, *, force: bool) -> None:
     name = query.display_name(node)
-    if node.spec.role == "manager" or node.manager_status is not None:
-        raise Conflict(f"node {name} is a manager: demote it first (`pyswarm node demote {name}`)")
+    if (node.spec.role == "manager" or node.manager_status is not None) and not force:
+        raise Conflict(
+            f"node {name} is a manager: demote it first (`pyswarm node demote {name}`), or remove it with --force"
+        )
+    if node.spec.role == "manager":
+        check_quorum_without(tx.view, node)
     if node.status.state == NodeState.READY and not force:
         raise Conflict(
             f"node {name} is not down: let it leave (`pyswarm leave` there) or remove it with --force"
@@ -557,10 +561,10 @@ def update_node(tx: Transaction, node: Node, spec: NodeSpec) -> Node:
 def check_quorum_without(view: View, leaving: Node) -> None:
     """That the managers go on when one is demoted. Raises Conflict with the reason why they would not."""
     name = query.display_name(leaving)
-    managers = [n for n in view.nodes() if n.manager_status is not None and n.spec.role == "manager"]
-    if leaving.manager_status is None or (not leaving.manager_status.raft_id and len(managers) > 1):
-        return  # it never became a member
-    staying = [node for node in managers if node.id != leaving.id]
+    others = [n for n in view.nodes() if n.spec.role == "manager" and n.id != leaving.id]
+    staying = [n for n in others if n.manager_status is not None and n.manager_status.raft_id]
+    if others and (leaving.manager_status is None or not leaving.manager_status.raft_id):
+        return  # it is no member (yet)
     if not staying:
         raise Conflict(f"node {name} is the last manager of the cluster: promote another one first")
     well = [
@@ -597,8 +601,11 @@ def bind_volume(tx: Transaction, volume: Volume, node: str) -> Volume:
     return changed
 
 
-def update_cluster(tx: Transaction, cluster: Cluster, spec: ClusterSpec) -> Cluster:
+def update_cluster(
+    tx: Transaction, cluster: Cluster, spec: ClusterSpec, locked: Callable[[Cluster], Cluster]
+) -> Cluster:
+    """`locked` gives the record the unlock key that its spec asks for."""
     validate.cluster(spec)
-    changed = replace(cluster, spec=spec)
+    changed = locked(replace(cluster, spec=spec))
     tx.put(changed)
     return changed

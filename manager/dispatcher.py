@@ -19,6 +19,7 @@ from manager.controller import Controller, Transaction
 from manager.images import ImageRelay
 from manager.logbroker import LogBroker
 from manager.state import Changed, View
+from manager.trust import trust_of
 from pyswarm.api import (
     AnswerInput,
     AnswerMessage,
@@ -38,6 +39,7 @@ from pyswarm.clock import Clock, IdSource
 from pyswarm.errors import NotFound, PermissionDenied, Unavailable
 from pyswarm.objects import (
     Assignments,
+    Cluster,
     ContainerStats,
     ManagerStatus,
     Node,
@@ -181,7 +183,13 @@ class Dispatcher:
             managers=tuple(self._managers()),
             heartbeat_period=self._next_period(session),
             data_path_port=self._spec().data_path_port,
+            root_ca=self._trust(),
         )
+
+    def _trust(self) -> str:
+        """The roots that nodes are to trust; a change that is about to be committed may show already."""
+        cluster = self._controller.state.view.cluster
+        return trust_of(cluster.root_ca) if cluster is not None else ""
 
     def _period(self) -> float:
         """Seconds between a node's heartbeats, with as many nodes as there are."""
@@ -316,15 +324,17 @@ class Dispatcher:
             if isinstance(changed.obj, Node):
                 self._node_changed(changed)
                 managers |= _api(changed.before) != _api(changed.after)
+            elif isinstance(changed.obj, Cluster):
+                managers |= _trust(changed.before) != _trust(changed.after)
             elif isinstance(changed.before, Task) and (
                 not isinstance(changed.after, Task) or changed.after.status.state > TaskState.RUNNING
             ):
                 self.stats.pop(changed.before.id, None)
         if managers:
-            self._tell_managers()
+            self._tell_all()
 
-    def _tell_managers(self) -> None:
-        """Every agent keeps the list of managers, for the day when its own is gone."""
+    def _tell_all(self) -> None:
+        """Every agent keeps the list of managers, for the day when its own is gone, and the roots to trust."""
         for session in self._sessions.values():
             node = self._controller.state.view.get(Node, session.node_id)
             if node is not None:
@@ -418,12 +428,18 @@ def _manager_status(node: Node, request: SessionRequest) -> ManagerStatus | None
 def _tells(before: Node, after: Node) -> bool:
     """Whether a change is one that the node's agent is told of."""
     former, now = before.manager_status, after.manager_status
-    return before.spec != after.spec or (former is None) != (now is None)
+    wanted = before.certificate_wanted != after.certificate_wanted
+    wanted |= before.certificate_serial != after.certificate_serial
+    return wanted or before.spec != after.spec or (former is None) != (now is None)
 
 
 def _api(obj: object) -> str:
     """A manager's API address; "" for other nodes and none."""
     return obj.manager_status.api if isinstance(obj, Node) and obj.manager_status is not None else ""
+
+
+def _trust(obj: object) -> str:
+    return trust_of(obj.root_ca) if isinstance(obj, Cluster) else ""
 
 
 def _mark_down(tx: Transaction, node_id: str) -> None:

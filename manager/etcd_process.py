@@ -44,6 +44,7 @@ _FIRST_DAY = 1_600_000_000.0
 """The date of a revocation list without entries: any time in the past."""
 _LOCK_WAIT = 10.0
 _STOP_WAIT = 3.0
+_RESTART_WAIT = 30.0
 
 
 class MemberRemoved(Fatal):
@@ -114,12 +115,19 @@ class EtcdConfig:
     """None: this member alone, a new cluster. Otherwise the member joins an existing one."""
     heartbeat_ms: int = 100
     election_ms: int = 500
+    key_file: Path | None = None
+    """Where the private key for TLS is put for etcd to read; None is below `directory`. Kept off the disk where
+    managers can be locked."""
     quota: int = QUOTA
     retained_revisions: int = RETAINED_REVISIONS
 
     @property
     def data_dir(self) -> Path:
         return self.directory / "data"
+
+    @property
+    def tls_key(self) -> Path:
+        return self.key_file if self.key_file is not None else self.directory / "tls/key.pem"
 
     @property
     def log(self) -> Path:
@@ -161,7 +169,7 @@ def arguments(config: EtcdConfig, version: tuple[int, int, int], force_new_clust
         "initial-cluster": ",".join(f"{name}={url}" for name, url in sorted(peers.items())),
         "initial-cluster-state": "new" if config.initial_cluster is None else "existing",
         "initial-cluster-token": "pyswarm",
-        **_tls_flags(config.directory / "tls"),
+        **_tls_flags(config.directory / "tls", config.tls_key),
         "heartbeat-interval": str(config.heartbeat_ms),
         "election-timeout": str(config.election_ms),
         # What is committed lies in the log at once; the database may follow later than every 100 ms, at which an
@@ -188,13 +196,13 @@ def arguments(config: EtcdConfig, version: tuple[int, int, int], force_new_clust
     )
 
 
-def _tls_flags(directory: Path) -> dict[str, str]:
+def _tls_flags(directory: Path, key: Path) -> dict[str, str]:
     """Mutual TLS, and only certificates with etcd's name: those of managers, not of workers or people."""
     flags: dict[str, str] = {}
     flags["client-crl-file"] = flags["peer-crl-file"] = str(directory / "crl.pem")
     for prefix in ("", "peer-"):
         flags[f"{prefix}cert-file"] = str(directory / "cert.pem")
-        flags[f"{prefix}key-file"] = str(directory / "key.pem")
+        flags[f"{prefix}key-file"] = str(key)
         flags[f"{prefix}trusted-ca-file"] = str(directory / "ca.pem")
         flags[f"{prefix}client-cert-auth"] = "true"
     return flags | {"client-cert-allowed-hostname": ETCD_NAME, "peer-cert-allowed-hostname": ETCD_NAME}
@@ -351,17 +359,34 @@ class EtcdProcess:
             self._lock = None
 
     def update_tls(self, tls: Tls) -> None:
-        """Use a renewed certificate: etcd reads the files anew for each connection. (A changed CA needs a
-        restart.)"""
+        """Use a renewed certificate: etcd reads the files anew for each connection. What it trusts it reads when it
+        starts: see `restart`."""
         self._tls = tls
         self._write_tls()
+
+    async def restart(self) -> None:
+        """End the child, gracefully; `supervise` starts it anew, and this waits until it answers. Raises Unavailable
+        when it does not."""
+        process = self._process
+        if process is None or self._stopping:
+            return
+        await asyncio.shield(_end(process))
+        deadline = asyncio.get_running_loop().time() + _RESTART_WAIT
+        async with self._client() as client:
+            while asyncio.get_running_loop().time() < deadline and not self._stopping:
+                if self._process is not process:
+                    with contextlib.suppress(Unavailable):
+                        await client.call_member(self.config.local_endpoint, STATUS, pb.StatusRequest(), 1.0)
+                        return
+                await asyncio.sleep(0.03)
+        raise Unavailable(f"etcd has not come back within {_RESTART_WAIT:g} s; its log is {self.config.log}")
 
     def set_revoked(self, serials: Iterable[str], now: float) -> None:
         """Refuse new connections with these certificates (serial numbers, hexadecimal), and with no others.
         etcd reads the list anew for each connection; it survives restarts."""
         # etcd does not ask who signed the list, so our own key will do: few managers have opened the CA's.
         signer = KeyPair(self._tls.cert, self._tls.key)
-        self._write_file("crl", revocation_list(signer, serials, now))
+        _write_changed(self.config.directory / "tls/crl.pem", revocation_list(signer, serials, now))
 
     # ------------------------------------------------------------------------------------- preparation
 
@@ -374,13 +399,16 @@ class EtcdProcess:
             self.set_revoked((), _FIRST_DAY)
 
     def _write_tls(self) -> None:
-        for name, data in (("ca", self._tls.ca), ("key", self._tls.key), ("cert", self._tls.cert)):
-            self._write_file(name, data)
-
-    def _write_file(self, name: str, data: bytes) -> None:
-        path = self.config.directory / "tls" / f"{name}.pem"
-        if not path.exists() or path.read_bytes() != data:
-            write_private(path, data)
+        tls = self.config.directory / "tls"
+        if self.config.tls_key != tls / "key.pem":
+            (tls / "key.pem").unlink(missing_ok=True)
+            self.config.tls_key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path, data in (
+            (tls / "ca.pem", self._tls.ca),
+            (self.config.tls_key, self._tls.key),
+            (tls / "cert.pem", self._tls.cert),
+        ):
+            _write_changed(path, data)
 
     async def _acquire(self) -> None:
         """Take the directory's lock, which an etcd that is still ending holds. Kills an orphaned one."""
@@ -511,6 +539,12 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             async with asyncio.timeout(_STOP_WAIT):
                 await process.wait()
                 return
+
+
+def _write_changed(path: Path, data: bytes) -> None:
+    """Write a file of etcd's, unless it is so already."""
+    if not path.exists() or path.read_bytes() != data:
+        write_private(path, data)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -23,10 +23,10 @@ from manager.garbage import Garbage
 from manager.logbroker import LogBroker
 from manager.membership import Membership
 from manager.orchestrator import Meter, reconcilers
-from manager.raft import tend
+from manager.raft import Caretaker, Resign
 from manager.scheduler.scheduler import Scheduler
 from manager.sealer import Sealer
-from manager.state import Reconciler, State, View
+from manager.state import Changed, Reconciler, State, View
 from manager.store import Change, Deposed, Fence, Leadership, Listing, Put, StaleWrite, Store
 from manager.switch import Switch
 from pyswarm.clock import Clock, IdSource
@@ -42,6 +42,7 @@ class Parts:
 
     store: Store
     sealer: Sealer
+    authority: Authority
     clock: Clock
     ids: IdSource
     facts: Facts
@@ -50,8 +51,11 @@ class Parts:
     control: Switch
     dispatcher: Switch
     ca: Switch
-    membership: Membership | None = None
-    """The managers' Raft group, where there is one."""
+    raft: Switch
+    membership: Membership
+    """The managers' Raft group."""
+    may_resign: bool = True
+    """Whether this manager leaves the lead to another one when it is to be taken out of the group itself."""
 
 
 class ControllerStore:
@@ -86,8 +90,10 @@ class ControllerStore:
         return self._controller.state.revision
 
 
-async def lead(parts: Parts, leadership: Leadership) -> None:
-    """Lead until the lead is lost; returns then, or raises what made leading impossible."""
+async def lead(parts: Parts, leadership: Leadership) -> bool:
+    """Lead until the lead is lost; or given up, so that another manager takes this one out of Raft: then True.
+    Raises what made leading impossible."""
+    resigned = False
     meter = Meter()
     rooms = (*reconcilers(meter), Allocator(parts.excluded_subnets), Scheduler())
     rooms = tuple(timed(room, {"plan": _span(room)}) for room in rooms)
@@ -103,8 +109,8 @@ async def lead(parts: Parts, leadership: Leadership) -> None:
     check = partial(check_network, exclude=parts.excluded_subnets)
     builder = Builder(check, parts.sealer.seal, parts.sealer.open)
     control = Control(controller, dispatcher, broker, builder, parts.clock, facts)
-    authority = Authority(parts.sealer, parts.clock)
-    ca = CAService(ControllerStore(controller), authority, parts.clock, facts.managers)
+    ca = CAService(ControllerStore(controller), parts.authority, parts.clock, facts.managers)
+    caretaker = _caretaker(parts, controller)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(controller.run())
@@ -114,18 +120,24 @@ async def lead(parts: Parts, leadership: Leadership) -> None:
             controller.observe(garbage.observe)
             await controller.submit(lambda tx: _announce(tx, parts.facts.node_id))
             group.create_task(dispatcher.watch_heartbeats())
-            group.create_task(_tend(parts, controller))
+            group.create_task(caretaker.run())
+            controller.observe(lambda revision, changes: _roles_noticed(caretaker, changes))
             parts.dispatcher.leader_is_self(dispatcher)
             parts.control.leader_is_self(control)
             parts.ca.leader_is_self(ca)
+            parts.raft.leader_is_self(caretaker)
             log.info("this manager leads")
             await leadership.lost()
             raise Deposed("the lease on the lead ran out")
     except* Deposed as group:
         log.warning("this manager leads no more: %s", group.exceptions[0])
+    except* Resign:
+        log.info("this manager gives up the lead: its node is not to be a manager any more")
+        resigned = True
     finally:
-        for switch in (parts.dispatcher, parts.control, parts.ca):
+        for switch in (parts.dispatcher, parts.control, parts.ca, parts.raft):
             switch.resigned()
+    return resigned
 
 
 def _span(room: Reconciler) -> str:
@@ -157,10 +169,8 @@ def _facts_of_leader(facts: Facts, controller: Controller) -> Facts:
     )
 
 
-async def _tend(parts: Parts, controller: Controller) -> None:
-    """Keep Raft's members those that the nodes' records ask for, and the records true."""
-    if parts.membership is None:
-        return
+def _caretaker(parts: Parts, controller: Controller) -> Caretaker:
+    """Who keeps Raft's members those that the nodes' records ask for, and the records true."""
 
     async def nodes() -> Sequence[Node]:
         return await controller.read(lambda view: list(view.nodes()))
@@ -168,7 +178,18 @@ async def _tend(parts: Parts, controller: Controller) -> None:
     async def write(changed: Sequence[Node]) -> None:
         await controller.submit(lambda tx: _note_members(tx, changed))
 
-    await tend(parts.membership, nodes, write)
+    own = parts.facts.node_id if parts.may_resign else ""
+    return Caretaker(parts.membership, nodes, write, lambda: parts.sealer.keys, parts.clock, own=own)
+
+
+def _roles_noticed(caretaker: Caretaker, changes: Sequence[Changed]) -> None:
+    """Tell of nodes that came, went, or are to have another role."""
+
+    def role(obj: Object | None) -> str:
+        return obj.spec.role if isinstance(obj, Node) else ""
+
+    if any(role(changed.before) != role(changed.after) for changed in changes):
+        caretaker.noticed()
 
 
 def _note_members(tx: Transaction, changed: Sequence[Node]) -> None:
@@ -179,6 +200,7 @@ def _note_members(tx: Transaction, changed: Sequence[Node]) -> None:
             continue
         if node.manager_status is not None and seen.manager_status is None and tx.view.cluster is not None:
             tx.put(Authority.revoke(tx.view.cluster, node, tx.now))
+            node = replace(node, certificate_serial="")  # its agent asks for another one
         tx.put(
             replace(node, manager_status=_merged(node.manager_status, seen.manager_status), role=seen.role)
         )

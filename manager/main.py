@@ -22,25 +22,27 @@ import grpc
 import grpc.aio
 
 from manager import bootstrap, raft
-from manager.bootstrap import SEAL_KEY
 from manager.ca import Authority
 from manager.control import Facts
-from manager.etcd_process import EtcdConfig, EtcdProcess, find_etcd
+from manager.etcd_process import EtcdConfig, EtcdProcess, MemberRemoved, find_etcd
+from manager.external_ca import Cfssl
 from manager.gate import Gate
 from manager.leadership import Parts, lead
+from manager.lock import Vault
+from manager.locked import NotLocked, VaultService, unlocked
 from manager.membership import Membership
-from manager.raft import RaftService
 from manager.sealer import Sealer
 from manager.store import Put, StaleWrite
 from manager.store.etcd import EtcdStore
 from manager.store.etcd_client import Tls
 from manager.store.layout import in_parts
 from manager.switch import Switch
-from pyswarm import __version__, nodeconfig, supervisor, telemetry, tmpfs
-from pyswarm.api import RotateRequest
+from manager.trust import trust_of
+from pyswarm import __version__, nodeconfig, pki, supervisor, telemetry, tmpfs
+from pyswarm.api import JoinRaftResponse, RotateRequest
 from pyswarm.clock import RandomIds, SystemClock
-from pyswarm.errors import Fatal, PermissionDenied, Unavailable
-from pyswarm.nodeconfig import SOCKET_GROUP, NodeConfig
+from pyswarm.errors import Conflict, Fatal, PermissionDenied, PyswarmError, Unavailable
+from pyswarm.nodeconfig import SEAL_KEY, SOCKET_GROUP, NodeConfig
 from pyswarm.objects import Cluster
 from pyswarm.rpc import (
     SERVER_OPTIONS,
@@ -58,25 +60,40 @@ log = logging.getLogger(__name__)
 
 CERTIFICATE_CHECK = 5.0
 """Seconds between two looks at this node's certificate, and at the list of those that were revoked."""
+TURN = "/pyswarm-turn"
+"""Where managers queue in etcd that restart theirs, one at a time."""
+TURN_WAIT = 30.0
+"""Seconds that a manager whose etcd is to restart waits for all others to be up."""
 ASK_TIMEOUT = 10.0
-FOR_EVER = 1e9
+JOIN_RETRY = 1.0
+"""Seconds between the attempts of a manager that the others refuse."""
 
 
 class Manager:
     """One manager's process."""
 
-    def __init__(self, config: NodeConfig, etcd: EtcdProcess | None = None) -> None:
-        """`etcd` runs already where this manager has just joined the others."""
+    def __init__(
+        self, config: NodeConfig, vault: Vault, sealer: Sealer, etcd: EtcdProcess | None = None
+    ) -> None:
+        """`vault` keeps what `sealer` is made from, which is open. `etcd` runs already where this manager has just
+        joined the others."""
         self._config = config
         self._clock = SystemClock()
-        self._sealer = Sealer.load(config.state / SEAL_KEY)
+        self._vault = vault
+        self._sealer = sealer
+        self._authority = Authority(sealer, self._clock, Cfssl(config.certs))
         self._etcd = etcd or EtcdProcess(etcd_config(config), etcd_tls(config))
-        self._store = EtcdStore.connect([self._etcd.config.local_endpoint], etcd_tls(config))
+        self._store = EtcdStore.connect(
+            [self._etcd.config.local_endpoint], etcd_tls(config), seal=self._sealer
+        )
         self._membership = Membership(self._store.client)
         self._revoked: frozenset[str] = frozenset()
         self._control = Switch("Control", self._connect, self._facts())
         self._dispatcher = Switch("Dispatcher", None)
         self._ca = Switch("CA", self._connect)
+        self._raft = Switch("Raft", self._connect)
+        self._resigned = False
+        """Whether this manager has given up the lead, for it is to be none; until it leads again."""
         self._raft_version = ""
 
     @property
@@ -134,7 +151,7 @@ class Manager:
                 group.create_task(self._follow_cluster())
                 group.create_task(self._follow_certificate())
                 group.create_task(self._membership.follow(self._etcd.config.local_endpoint))
-                group.create_task(self._become_voter())
+                group.create_task(self._keep_place())
                 if self._config.service_manager == "supervisor":
                     group.create_task(supervisor.keep(self._config.state, self._config.run))
         finally:
@@ -143,20 +160,20 @@ class Manager:
                 await server.stop(0.2)
 
     async def _wait_ready(self) -> None:
-        """Until the managers have a quorum. One of several serves without too, and says what is the matter."""
+        """Until the managers have a quorum, and this one is of them. One of several serves without too, and says what
+        is the matter."""
         try:
             await self._etcd.wait_ready()
+            await raft.until_voter(self._etcd.config, etcd_tls(self._config))
         except Unavailable as error:
             if not others(self._config) or self._alone.exists():
                 raise
             log.warning("%s", error)
 
-    async def _become_voter(self) -> None:
-        """For a manager that was killed while it joined, or whose promotion had to wait."""
-        if others(self._config):
-            await raft.ensure_voter(
-                self._etcd.config, etcd_tls(self._config), ask(self._config), timeout=FOR_EVER
-            )
+    async def _keep_place(self) -> None:
+        """End this process when its member is one no more and nobody tells its etcd so. Raises MemberRemoved."""
+        await raft.watch_place(self._etcd.config, lambda: etcd_tls(self._config), ask(self._config))
+        raise MemberRemoved("the other managers have taken this one's member out")
 
     async def _write_first_records(self) -> None:
         objects = bootstrap.first_records(self._config.state)
@@ -171,15 +188,24 @@ class Manager:
         local = grpc.aio.server(options=SERVER_OPTIONS)
         local.add_insecure_port(f"unix:{inner}")
         add_service(local, "Control", self._control, identify_local)
+        add_service(local, "Lock", NotLocked(), identify_local)
+        vault = grpc.aio.server(options=SERVER_OPTIONS)
+        vault_socket(self._config).unlink(missing_ok=True)
+        vault.add_insecure_port(f"unix:{vault_socket(self._config)}")
+        add_service(vault, "Vault", VaultService(self._sealer), identify_local)
         api = grpc.aio.server(options=SERVER_OPTIONS)
         self._listen(api, self._config.ports.api, mutual=True)
-        for name, switch in (("Control", self._control), ("Dispatcher", self._dispatcher), ("CA", self._ca)):
+        for name, switch in (
+            ("Control", self._control),
+            ("Dispatcher", self._dispatcher),
+            ("CA", self._ca),
+            ("Raft", self._raft),
+        ):
             add_service(api, name, switch, self._identify)
-        add_service(api, "Raft", RaftService(self._membership, self._store, self._sealer), self._identify)
         join = grpc.aio.server(options=SERVER_OPTIONS)
         self._listen(join, self._config.ports.join, mutual=False)
         add_service(join, "CA", self._ca, identify_tls)
-        return [local, api, join]
+        return [local, vault, api, join]
 
     def _identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
         """Who calls; a manager that was demoted is a node like others, whatever its certificate still says."""
@@ -209,45 +235,88 @@ class Manager:
     async def _lead_for_ever(self) -> None:
         while True:
             async with self._store.campaign(self._address) as leadership:
-                await lead(self._parts(), leadership)
+                self._resigned = await lead(self._parts(), leadership)
 
     async def _follow_leader(self) -> None:
         """Tell the switches which other manager leads."""
         async for leader in self._store.leaders():
-            for switch in (self._control, self._dispatcher, self._ca):
+            for switch in (self._control, self._dispatcher, self._ca, self._raft):
                 switch.leader_is(leader if leader != self._address else None)
 
     async def _follow_cluster(self) -> None:
-        """Refuse revoked certificates, here and in etcd."""
+        """Refuse revoked certificates, here and in etcd; lock this manager's keys where the cluster asks for it."""
         while True:
             try:
-                clusters = (await self._store.list("cluster")).objects
-                revoked = frozenset(
-                    r.serial for c in clusters if isinstance(c, Cluster) for r in c.root_ca.revoked
-                )
-                if clusters and revoked != self._revoked:
-                    self._revoked = revoked
-                    self._etcd.set_revoked(revoked, self._clock.now())
+                for cluster in (await self._store.list("cluster")).objects:
+                    if isinstance(cluster, Cluster):
+                        self._revoke(frozenset(r.serial for r in cluster.root_ca.revoked))
+                        self._lock(cluster)
             except Unavailable as error:
-                log.debug("the list of revoked certificates is not known: %s", error)
+                log.debug("the cluster's settings are not known: %s", error)
             await asyncio.sleep(CERTIFICATE_CHECK)
 
+    def _revoke(self, revoked: frozenset[str]) -> None:
+        if revoked != self._revoked:
+            self._revoked = revoked
+            self._etcd.set_revoked(revoked, self._clock.now())
+
+    def _lock(self, cluster: Cluster) -> None:
+        key = self._authority.unlock_key(cluster) if cluster.spec.autolock else ""
+        if self._vault.follow(self._sealer, key):
+            log.info("this manager's keys on disk are %s", "locked" if key else "not locked any more")
+
     async def _follow_certificate(self) -> None:
-        """Hand etcd, and the connection to it, the certificate that the agent renews."""
+        """Hand etcd, and the connections to it and to other managers, the certificate that the agent renews."""
         used = etcd_tls(self._config)
+        trusted = used.ca
         while True:
             await asyncio.sleep(CERTIFICATE_CHECK)
             found = etcd_tls(self._config)
             if found != used:
-                log.info("this node's certificate was renewed")
+                log.info("this node's certificate, or what it trusts, is another one")
                 used = found
                 self._etcd.update_tls(found)
                 await self._store.client.configure(tls=found)
+                for switch in (self._control, self._ca, self._raft):
+                    switch.reconnect()
+            if dropped(trusted, found.ca):
+                try:
+                    await self._restart_etcd()
+                    trusted = found.ca
+                except (Unavailable, TimeoutError) as error:
+                    log.warning("etcd is to forget a root CA that is not trusted any more, but: %s", error)
+
+    async def _restart_etcd(self) -> None:
+        """Have etcd trust what nodes trust now: it reads that when it starts. One manager after the other, when all are
+        up, so that the others keep their quorum."""
+        if not others(self._config):
+            await self._etcd.restart()
+            return
+        # By now another manager may just have a certificate of the new root, which its etcd gets within one look.
+        await asyncio.sleep(2 * CERTIFICATE_CHECK)
+        async with asyncio.timeout(TURN_WAIT * 4):
+            turns = EtcdStore(self._store.client, TURN)
+            async with turns.campaign(self._address):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TURN_WAIT):
+                        await self._all_up()
+                await self._etcd.restart()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TURN_WAIT):
+                        await self._all_up()
+
+    async def _all_up(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                if all(member.reachable for member in await self._membership.status()):
+                    return
+            await asyncio.sleep(0.2)
 
     def _parts(self) -> Parts:
         return Parts(
             store=self._store,
             sealer=self._sealer,
+            authority=self._authority,
             clock=self._clock,
             ids=RandomIds(),
             facts=self._facts(),
@@ -255,7 +324,9 @@ class Manager:
             control=self._control,
             dispatcher=self._dispatcher,
             ca=self._ca,
+            raft=self._raft,
             membership=self._membership,
+            may_resign=not self._resigned,
         )
 
     def _facts(self) -> Facts:
@@ -271,7 +342,11 @@ class Manager:
             run_dir=config.run_dir,
             tokens=Authority.tokens,
             rotate=_rotate,
-            sign_client=Authority(self._sealer, self._clock).sign_client,
+            sign_client=self._authority.sign_client,
+            trust=lambda cluster: trust_of(cluster.root_ca),
+            begin_rotation=self._authority.begin_rotation,
+            locked=lambda cluster, rotate: self._authority.locked(cluster, rotate=rotate),
+            unlock_key=self._authority.unlock_key,
         )
 
 
@@ -283,7 +358,18 @@ def etcd_config(config: NodeConfig) -> EtcdConfig:
         address=config.advertise_addr,
         client_port=config.ports.etcd_client,
         peer_port=config.ports.etcd_peer,
+        key_file=config.run / "manager" / "etcd.key",
     )
+
+
+def vault_socket(config: NodeConfig) -> Path:
+    """Where root asks a manager on this machine for the keys of the store."""
+    return config.run / "manager" / "vault.sock"
+
+
+def dropped(before: bytes, now: bytes) -> bool:
+    """Whether a root that was trusted is not any more."""
+    return any(root not in pki.load_certificates(now) for root in pki.load_certificates(before))
 
 
 def etcd_tls(config: NodeConfig) -> Tls:
@@ -295,22 +381,21 @@ def api_tls(config: NodeConfig) -> TLS:
 
 
 def served_certificate(config: NodeConfig, *, mutual: bool) -> grpc.ServerCredentials:
-    """TLS for a listener, which asks for the caller's certificate if `mutual`. The node's own is read anew when it
-    was renewed."""
-    root = config.cert("ca.pem") if mutual else None
-    served = b""
+    """TLS for a listener, which asks for the caller's certificate if `mutual`. The node's own, and the roots to trust,
+    are read anew when they have changed."""
+    served: tuple[bytes, bytes] | None = None
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         nonlocal served
         try:
-            key, cert = config.cert("node.key"), config.cert("node.pem")
-        except Fatal as error:
+            key, cert, root = config.cert("node.key"), config.cert("node.pem"), config.cert("ca.pem")
+        except PyswarmError as error:
             log.error("%s", error)
             return None
-        if cert == served:
+        if (cert, root) == served:
             return None
-        served = cert
-        return grpc.ssl_server_certificate_configuration([(key, cert)], root)
+        served = cert, root
+        return grpc.ssl_server_certificate_configuration([(key, cert)], root if mutual else None)
 
     first = fetch()
     if first is None:
@@ -325,11 +410,11 @@ def others(config: NodeConfig) -> list[str]:
 
 
 def ask(config: NodeConfig) -> raft.Ask:
-    """Calls any other manager that answers."""
+    """Calls any other manager that answers, of those that the agent has heard of last."""
 
     async def call(method: str, request: object) -> Any:
         reason = Unavailable("no other manager is known")
-        for address in others(config):
+        for address in others(nodeconfig.load(config.state)):
             stub = Stub(channel(f"ipv4:{address}", tls=api_tls(config)), ASK_TIMEOUT)
             try:
                 return await stub.unary(method, request)
@@ -342,19 +427,45 @@ def ask(config: NodeConfig) -> raft.Ask:
     return call
 
 
-async def joined(config: NodeConfig) -> EtcdProcess | None:
-    """The etcd of a manager that has just joined the others; None where it belongs to them already, or starts a
-    cluster."""
+async def joined(config: NodeConfig) -> tuple[EtcdProcess, Sealer] | None:
+    """The etcd of a manager that has just become one of the voters, and the store's key; None where it was one
+    before, or starts a cluster. Waits for as long as the others refuse: it is for the agent to end a manager that
+    is to be none."""
     member = etcd_config(config)
-    if raft.begun(member) or bootstrap.first_records(config.state) or not others(config):
+    if raft.begun(member) or bootstrap.first_records(config.state):
         return None
     (config.state / SEAL_KEY).parent.mkdir(mode=0o700, exist_ok=True)
-    return await raft.join(member, etcd_tls(config), ask(config), config.state / SEAL_KEY)
+    kept: list[Sealer] = []
+
+    def keep(answer: JoinRaftResponse) -> None:
+        sealer = Sealer(*answer.seal_keys)
+        sealer.save(config.state / SEAL_KEY)
+        kept.append(sealer)
+
+    said = ""
+    while True:
+        try:
+            process = await raft.join(member, lambda: etcd_tls(config), ask(config), keep)
+            return process, kept[-1]
+        except (PermissionDenied, Conflict) as error:
+            if str(error) != said:
+                log.warning("this manager cannot join the others: %s", error)
+            said = str(error)
+        await asyncio.sleep(JOIN_RETRY)
 
 
 async def manage(config: NodeConfig) -> None:
-    """Join where that is to be done, then work until SIGTERM."""
-    await Manager(config, await joined(config)).run()
+    """Join where that is to be done, wait to be unlocked where the keys are locked, then work until SIGTERM. A manager
+    whose member was taken out remembers that, and joins anew at its next start."""
+    vault = Vault(config.state, config.run)
+    try:
+        found = await joined(config)
+        etcd, sealer = found if found is not None else (None, await unlocked(config, vault))
+        if sealer is not None:
+            await Manager(config, vault, sealer, etcd).run()
+    except* MemberRemoved:
+        raft.removed(etcd_config(config))
+        raise
 
 
 def _rotate(cluster: Cluster, request: RotateRequest) -> Cluster:

@@ -34,6 +34,8 @@ LEADER_GONE = (
     "ask again"
 )
 FORWARD_TIMEOUT = 300.0
+FOR_CALLER = frozenset({"CA", "Raft"})
+"""Services that are told who has called the manager that hands the call on: a node, by its certificate."""
 READS = frozenset({"Info", "List", "Get", "Stats", "GetRootCA"})
 """Methods that change nothing: asked again of the next leader when one is lost."""
 
@@ -87,6 +89,19 @@ class Switch:
             self._stub = self._connect(address) if address is not None and self._connect is not None else None
         self._settle()
 
+    def reconnect(self) -> None:
+        """Connect to the other manager that leads anew, since this one's certificate was renewed. What was handed on
+        has time to end."""
+        if self._stub is None or self._address is None or self._connect is None:
+            return
+        self._close(self._stub, FORWARD_TIMEOUT)
+        self._stub = self._connect(self._address)
+
+    def _close(self, stub: Stub, grace: float | None = None) -> None:
+        closing = asyncio.ensure_future(stub.close(grace))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
     def _let_go(self) -> None:
         """End what was handed to the former leader: it may be a machine that does not answer any more."""
         self._moved.set()
@@ -94,9 +109,7 @@ class Switch:
         for stream in self._handed:
             stream.cancel()
         if self._stub is not None:
-            closing = asyncio.ensure_future(self._stub.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._close(self._stub)
 
     def _settle(self) -> None:
         if self._handler is None and self._address is None:
@@ -139,7 +152,7 @@ class Switch:
     async def _hand_on(self, method: Method, request: object, peer: Peer) -> Any:
         """The leader's answer. Raises _Moved when it leads no more before it has answered."""
         assert self._stub is not None
-        origin = peer if method.service == "CA" else None
+        origin = peer if method.service in FOR_CALLER else None
         moved = asyncio.ensure_future(self._moved.wait())
         answer = asyncio.ensure_future(
             self._stub.unary(_name(method), request, timeout=FORWARD_TIMEOUT, origin=origin)
@@ -245,9 +258,9 @@ class Switch:
 
 
 def forwardable(method: Method) -> bool:
-    """Whether a call may be handed on: what people ask, and what is asked of the CA (for which the caller's
-    certificate goes along). Agents' sessions are with the leader itself."""
-    return method.service == "CA" or bool(method.roles & {"admin", "anyone"})
+    """Whether a call may be handed on: what people ask, and what is asked of the CA and of Raft (for which the
+    caller's certificate goes along). Agents' sessions are with the leader itself."""
+    return method.service in FOR_CALLER or bool(method.roles & {"admin", "anyone"})
 
 
 def _name(method: Method) -> str:

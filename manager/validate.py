@@ -110,10 +110,9 @@ def _cluster(spec: ClusterSpec, problems: Problems) -> None:
         problems.append("node_cert_expiry: at least 1h")
     if not 1024 <= spec.data_path_port <= 49151:
         problems.append("data_path_port: must be from 1024 to 49151")
-    if spec.autolock:
-        problems.append(
-            "autolock: not supported: encrypt the disk under the managers' state directory instead"
-        )
+    for index, ca in enumerate(spec.external_cas):
+        if ca.protocol != "cfssl" or not ca.url.startswith("https://"):
+            problems.append(f"external_cas[{index}]: must be of protocol cfssl, with a URL that begins with https://")
     _pools(spec.default_address_pool, problems)
 
 

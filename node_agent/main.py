@@ -31,7 +31,7 @@ from node_agent.runtime.oci import Conmon
 from node_agent.session import Outbox, Session
 from node_agent.storage import Storage
 from node_agent.worker import Worker
-from pyswarm import __version__, nodeconfig, supervisor, telemetry, tmpfs
+from pyswarm import __version__, nodeconfig, pki, supervisor, telemetry, tmpfs
 from pyswarm.clock import SystemClock
 from pyswarm.errors import Fatal, Invalid, PyswarmError
 from pyswarm.nodeconfig import NodeConfig
@@ -114,7 +114,7 @@ class Agent:
             outbox=self._outbox,
             managers=self._config.managers,
             tls=self._tls,
-            describe=lambda: self._description,
+            describe=self._described,
             stats=self._stats,
             clock=self._clock,
             addr=self._config.advertise_addr,
@@ -140,8 +140,15 @@ class Agent:
     def _remember_managers(self, managers: Sequence[str]) -> None:
         self._keep(replace(self._config, managers=tuple(managers)))
 
-    def _told(self, node: Node) -> None:
-        self._identity.told(node)
+    def _told(self, node: Node | None, roots: str) -> None:
+        self._identity.told(node, roots)
+
+    def _described(self) -> NodeDescription:
+        """The machine, and the certificate that is in use now."""
+        roots, cert = self._config.cert("ca.pem"), self._config.cert("node.pem")
+        return replace(
+            self._description, root_ca=roots.decode(), certificate_issuer=pki.issuer_id(cert, roots)
+        )
 
     def _keep(self, config: NodeConfig) -> None:
         """Settings that have changed while the agent runs."""
@@ -227,7 +234,6 @@ def describe(config: NodeConfig, cgroup: str) -> NodeDescription:
         engine_version=__version__,
         engine_labels=config.engine_labels,
         plugins=PLUGINS,
-        root_ca=config.cert("ca.pem").decode(),
         kernel=platform.release(),
         os_name=os_name(),
         cgroup=cgroup,

@@ -105,12 +105,12 @@ class Session:
         data_path_addr: str,
         remember_managers: Callable[[Sequence[str]], None],
         registered: Callable[[str], None] = lambda manager: None,
-        told: Callable[[Node], None] = lambda node: None,
+        told: Callable[[Node | None, str], None] = lambda node, roots: None,
         manager_addresses: Callable[[], tuple[str, str]] = lambda: ("", ""),
     ) -> None:
         """`registered` is told the manager of each session when it begins, and "" when it has ended; `told` the
-        node's own record as it comes. `manager_addresses` are those of a manager on this node: where machines
-        join, and of its API."""
+        node's own record, and the roots to trust, as they come. `manager_addresses` are those of a manager on
+        this node: where machines join, and of its API."""
         self._worker = worker
         self._answerer = answerer
         self._outbox = outbox
@@ -184,8 +184,7 @@ class Session:
         if message.managers and list(message.managers) != self._managers:
             self._managers = list(message.managers)
             self._remember_managers(self._managers)
-        if message.node is not None:
-            self._told(message.node)
+        self._told(message.node, message.root_ca)
 
     async def renew(self, csr: str) -> IssueResponse:
         """A new certificate for this node, of the role that it is to have. Unavailable without a manager."""

@@ -28,6 +28,7 @@ from pyswarm.objects import (
 from pyswarm.specs import (
     ClusterSpec,
     ConfigSpec,
+    ExternalCA,
     NetworkSpec,
     NodeSpec,
     SecretSpec,
@@ -144,12 +145,35 @@ class RemoveRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotateRequest:
-    """New join tokens, or unlock key, or root CA."""
+    """New join tokens."""
 
     worker_token: bool = False
     manager_token: bool = False
-    unlock_key: bool = False
-    root_ca: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotateCARequest:
+    """Replace the root CA: by one that is made, or that comes along (PEM, both; or the certificate alone when
+    `external_cas` signs for it)."""
+
+    cert: str = ""
+    key: str = ""
+    cert_expiry: float = 0.0
+    """Seconds that node certificates are valid from now on; 0 leaves that as it is."""
+    external_cas: tuple[ExternalCA, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlockKeyRequest:
+    """The key that unlocks managers, a new one with `rotate`."""
+
+    rotate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlockKeyResponse:
+    key: str = ""
+    """`SWMKEY-1-...`; "" when managers are not locked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,10 +310,11 @@ class ExecStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecInputMessage:
-    """The first message starts; the next ones feed."""
+    """The first message starts; the next ones feed. `detach` leaves the command to itself: it goes on, and the
+    answer is `exit` with 0 at once (with its own code, should it not even start)."""
 
     start: ExecStart | None = None
-    kind: Literal["start", "stdin", "eof", "resize"] = "stdin"
+    kind: Literal["start", "stdin", "eof", "resize", "detach"] = "stdin"
     data: bytes = b""
 
 
@@ -401,6 +426,8 @@ class SessionMessage:
     """host:port of every manager's API, for reconnecting."""
     heartbeat_period: float = 1.0
     data_path_port: int = 4789
+    root_ca: str = ""
+    """PEM of the roots to trust from now on; "" leaves them as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -513,9 +540,11 @@ class RenewRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinRaftRequest:
-    """A manager, named by its certificate, wants to be a member."""
+    """A manager, named by its certificate, asks for its place among the members."""
 
     peer_url: str
+    member_id: str = ""
+    """The member whose data it has, in hexadecimal; "" when it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -533,9 +562,21 @@ class JoinRaftResponse:
     """What secrets at rest are sealed with: for managers alone."""
 
 
+# ---------------------------------------------------------------------------------------------- a manager's keys
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromoteRaftRequest:
-    member_id: str
+class UnlockRequest:
+    """To a manager that is locked: the key that opens what lies on its disk."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealKeysResponse:
+    """What secrets at rest are sealed with, for a backup. Root alone can ask, on the manager's own machine."""
+
+    keys: tuple[bytes, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------------- methods
@@ -561,6 +602,7 @@ class Method:
 
 
 _ADMIN: frozenset[Role] = frozenset({"admin", "manager"})
+_PEOPLE: frozenset[Role] = frozenset({"admin"})
 _NODE: frozenset[Role] = frozenset({"worker", "manager"})
 _MANAGER: frozenset[Role] = frozenset({"manager"})
 _ANYONE: frozenset[Role] = frozenset({"anyone", "worker", "manager", "admin"})
@@ -573,6 +615,8 @@ METHODS: tuple[Method, ...] = (
     Method("Control", "Update", UpdateRequest, ObjectBox, roles=_ADMIN),
     Method("Control", "Remove", RemoveRequest, Empty, roles=_ADMIN),
     Method("Control", "JoinTokens", RotateRequest, JoinTokensResponse, roles=_ADMIN),
+    Method("Control", "RotateCA", RotateCARequest, Empty, roles=_ADMIN),
+    Method("Control", "UnlockKey", UnlockKeyRequest, UnlockKeyResponse, roles=_ADMIN),
     Method("Control", "IssueClient", IssueClientRequest, IssueClientResponse, roles=_ADMIN),
     Method("Control", "Deploy", DeployRequest, DeployResponse, roles=_ADMIN),
     Method("Control", "RemoveStack", RemoveStackRequest, DeployResponse, roles=_ADMIN),
@@ -612,7 +656,7 @@ METHODS: tuple[Method, ...] = (
     Method("CA", "Issue", IssueRequest, IssueResponse, roles=_ANYONE),
     Method("CA", "Renew", RenewRequest, IssueResponse, roles=_NODE),
     Method("Raft", "Join", JoinRaftRequest, JoinRaftResponse, roles=_MANAGER),
-    Method("Raft", "Promote", PromoteRaftRequest, Empty, roles=_MANAGER),
-    Method("Raft", "Leave", Empty, Empty, roles=_MANAGER),
+    Method("Lock", "Unlock", UnlockRequest, Empty, roles=_PEOPLE),
+    Method("Vault", "SealKeys", Empty, SealKeysResponse, roles=_PEOPLE),
 )
 METHOD: Mapping[str, Method] = {f"{m.service}.{m.name}": m for m in METHODS}

@@ -36,9 +36,12 @@ from pyswarm.api import (
     ObjectBox,
     RemoveRequest,
     RemoveStackRequest,
+    RotateCARequest,
     RotateRequest,
     SpecBox,
     StatsRequest,
+    UnlockKeyRequest,
+    UnlockRequest,
     UpdateRequest,
 )
 from pyswarm.errors import PermissionDenied, Unavailable
@@ -60,6 +63,7 @@ from pyswarm.rpc import TLS, Stub, channel
 from pyswarm.specs import (
     ClusterSpec,
     ConfigSpec,
+    ExternalCA,
     NetworkSpec,
     NodeSpec,
     SecretSpec,
@@ -224,6 +228,28 @@ class Client:
     async def join_tokens(self, rotate: RotateRequest | None = None) -> JoinTokensResponse:
         """The current tokens, after rotating what `rotate` says."""
         return await self._stub.unary("Control.JoinTokens", rotate or RotateRequest())
+
+    async def rotate_ca(
+        self,
+        *,
+        cert: str = "",
+        key: str = "",
+        cert_expiry: float = 0.0,
+        external_cas: Sequence[ExternalCA] = (),
+    ) -> None:
+        """Begin to replace the root CA; see RotateCARequest."""
+        request = RotateCARequest(
+            cert=cert, key=key, cert_expiry=cert_expiry, external_cas=tuple(external_cas)
+        )
+        await self._stub.unary("Control.RotateCA", request)
+
+    async def unlock_key(self, *, rotate: bool = False) -> str:
+        """The key that unlocks managers; "" where they are not locked."""
+        return (await self._stub.unary("Control.UnlockKey", UnlockKeyRequest(rotate=rotate))).key
+
+    async def unlock(self, key: str) -> None:
+        """Unlock the manager of this machine. Raises Invalid, PermissionDenied, or Conflict if it is not locked."""
+        await self._stub.unary("Lock.Unlock", UnlockRequest(key=key))
 
     async def issue_client(self, name: str, csr: str) -> IssueClientResponse:
         """A client certificate for a context on another machine."""

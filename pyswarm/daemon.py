@@ -32,9 +32,9 @@ from pyswarm.daemons import (
     systemd_runs,
     wait_for,
 )
-from pyswarm.errors import Conflict, Fatal, Invalid, NotFound, PyswarmError, Unavailable
+from pyswarm.errors import Conflict, Fatal, Invalid, Locked, NotFound, PyswarmError, Unavailable
 from pyswarm.nodeconfig import NodeConfig, Ports
-from pyswarm.specs import ClusterSpec, NodeSpec
+from pyswarm.specs import ClusterSpec, ExternalCA, NodeSpec
 
 if TYPE_CHECKING:
     from manager.backup import Backup
@@ -78,6 +78,7 @@ class InitOptions:
     cert_expiry: float = 7_776_000.0
     dispatcher_heartbeat: float = 1.0
     autolock: bool = False
+    external_cas: tuple[ExternalCA, ...] = ()
     availability: str = "active"
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     state_dir: Path = nodeconfig.STATE_DIR
@@ -90,6 +91,8 @@ class InitOptions:
     log_format: str = "text"
     restore: Path | None = None
     """A backup to start the cluster from; its settings are those of the backup."""
+    passphrase: str = field(default="", repr=False)
+    """Of an encrypted backup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,8 @@ class InitResult:
     manager_token: str
     address: str
     """host:port to join."""
+    unlock_key: str = ""
+    """With autolock."""
 
 
 # ---------------------------------------------------------------------------------------------- init
@@ -107,11 +112,6 @@ class InitResult:
 def init(options: InitOptions) -> InitResult:
     """Make this machine the first manager of a new cluster; returns once it is ready for work."""
     check_machine()
-    if options.autolock:
-        raise Invalid(
-            "--autolock is not supported: the key that seals secrets lies in the state directory, which only root "
-            "may read; encrypt the disk under it where that is not enough"
-        )
     if options.force_new_cluster and (options.state_dir / "node.json").exists():
         return _recover(options)
     _check_unused(options.state_dir)
@@ -121,7 +121,7 @@ def init(options: InitOptions) -> InitResult:
     from manager import bootstrap
     from pyswarm.objects import Cluster
 
-    backup = _backup(options.restore) if options.restore else None
+    backup = _backup(options.restore, options.passphrase) if options.restore else None
     created = not options.state_dir.exists()
     try:
         options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,10 +146,10 @@ def init(options: InitOptions) -> InitResult:
         raise
 
 
-def _backup(file: Path) -> Backup:
+def _backup(file: Path, passphrase: str) -> Backup:
     from manager import backup
 
-    return backup.load(file)
+    return backup.load(file, passphrase)
 
 
 def _recover(options: InitOptions) -> InitResult:
@@ -264,6 +264,8 @@ def _cluster_spec(options: InitOptions) -> ClusterSpec:
         default_address_pool=options.default_addr_pool,
         subnet_size=options.default_addr_pool_mask_length,
         data_path_port=options.data_path_port,
+        autolock=options.autolock,
+        external_cas=options.external_cas,
     )
     validate.cluster(spec)
     return spec
@@ -436,8 +438,11 @@ async def _ready(config: NodeConfig) -> InitResult:
                 node = await client.get(Node, "self")
                 if node.status.state == NodeState.READY:
                     tokens = await client.join_tokens()
-                    return InitResult(config.node_id, tokens.worker, tokens.manager, tokens.addresses[0])
+                    key = await client.unlock_key()
+                    return InitResult(config.node_id, tokens.worker, tokens.manager, tokens.addresses[0], key)
                 reason = "its agent has not registered"
+        except Locked:
+            raise
         except PyswarmError as error:
             reason = str(error)
         await asyncio.sleep(0.05)

@@ -25,6 +25,17 @@ class Conflict(PyswarmError):
     """The object exists already, is in use, or was changed since it was read. Read again, then decide."""
 
 
+class Locked(Conflict):
+    """The manager's keys are locked (autolock): it does nothing until it is unlocked."""
+
+    def __init__(
+        self,
+        text: str = "the cluster is locked; unlock it with `pyswarm unlock` on this manager, with the key that "
+        "`pyswarm unlock-key` shows on one that works",
+    ) -> None:
+        super().__init__(text)
+
+
 class Unavailable(PyswarmError):
     """A part is not reachable or has no leader right now. The same request may succeed later."""
 
@@ -48,7 +59,7 @@ class MissingProgram(Fatal):
 
 
 _ON_THE_WIRE: Mapping[str, type[PyswarmError]] = {
-    cls.__name__: cls for cls in (Invalid, NotFound, Conflict, Unavailable, PermissionDenied, Fatal)
+    cls.__name__: cls for cls in (Invalid, NotFound, Conflict, Locked, Unavailable, PermissionDenied, Fatal)
 } | {"MissingProgram": Fatal}
 
 

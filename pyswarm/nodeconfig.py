@@ -3,7 +3,8 @@
 <state>/node.json        this file's NodeConfig
 <state>/certs/           ca.pem, node.pem, node.key: the node's identity (0600)
 <state>/etcd/            the manager's Raft log and data
-<state>/manager/         the key that seals secrets at rest (0600), the first manager's bootstrap record
+<state>/manager/         the key that seals the store (0600; under the unlock key with autolock), the first manager's
+                         bootstrap record
 <state>/agent/           tasks, volumes and images of the node agent
 <state>/log/             logs of the daemons
 <run>/                   a tmpfs of pyswarm's own: sockets, pid files, bundles, secrets in use
@@ -19,10 +20,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyswarm.errors import Fatal, NotFound
+from pyswarm.errors import Fatal, Locked, NotFound
 
 STATE_DIR = Path("/var/lib/pyswarm")
 RUN_DIR = Path("/run/pyswarm")
+SEAL_KEY = Path("manager/seal.key")
+"""Below the state directory: the key that seals what is in the store, in clear."""
+LOCKED_KEYS = Path("manager/keys.locked")
+"""Below the state directory: that key and the node's, under the unlock key (autolock)."""
 FORCE_NEW_CLUSTER = Path("manager/force-new-cluster")
 """Below the state directory: the manager's next start makes a Raft group of itself alone from its data."""
 SOCKET_GROUP = "pyswarm"
@@ -108,6 +113,8 @@ class NodeConfig:
         try:
             return (self.certs / name).read_bytes()
         except OSError as error:
+            if locked(self):
+                raise Locked from None
             raise Fatal(
                 f"cannot read the node's identity {self.certs / name}: {error.strerror}: restore it from a backup, "
                 "or let the node leave with `pyswarm leave --force` and join again"
@@ -124,6 +131,23 @@ def directories(environ: Mapping[str, str] = os.environ) -> tuple[Path, Path]:
 def load(state: Path) -> NodeConfig:
     """The node's settings. NotFound when the node is in no cluster, Fatal when the file is damaged."""
     return _read(state / "node.json")
+
+
+def locked(config: NodeConfig) -> bool:
+    """Whether this node's manager, with its keys, has to be unlocked after it was started."""
+    return (config.state / LOCKED_KEYS).exists() and not (config.state / SEAL_KEY).exists()
+
+
+def keep_node_key(path: Path) -> None:
+    """Have the node's key in its file, where there is a link to the tmpfs that it is on while managers are locked.
+    Raises Fatal when it is on neither."""
+    if not path.is_symlink():
+        return
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Fatal(f"the node's key {path} is locked, and not open: {error.strerror}") from None
+    write_private(path, data)
 
 
 def log_format(state: Path) -> str:

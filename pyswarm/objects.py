@@ -94,6 +94,8 @@ class NodeDescription:
     """`Network/overlay`, `Volume/local`, `Log/json-file`, ..."""
     root_ca: str = ""
     """PEM of the CA that the node trusts."""
+    certificate_issuer: str = ""
+    """Key id (hexadecimal) of the CA that signed the certificate in use; "" from agents that do not tell."""
     kernel: str = ""
     os_name: str = ""
     cgroup: str = ""
@@ -135,6 +137,8 @@ class Node:
     data_path_addr: str = ""
     """Address of the VXLAN endpoint, without port."""
     certificate_serial: str = ""
+    certificate_wanted: str = ""
+    """Key id of the CA that is to have signed the node's certificate: where its own is another, it renews."""
 
 
 # ---------------------------------------------------------------------------------------------- services
@@ -384,6 +388,19 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RootRotation:
+    """The CA that is to take the place of the present one. Until every node has a certificate of it, and trusts
+    it, both are trusted; what it signs carries `cross_signed` along, so that the present one vouches for it."""
+
+    cert: str
+    """PEM."""
+    key: bytes = b""
+    """PEM, sealed; empty when an external CA signs."""
+    cross_signed: str = ""
+    """PEM: its key, certified by the present root."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RootCA:
     """The cluster's certificate authority. The key is sealed before it is stored (secrets at rest)."""
 
@@ -393,6 +410,8 @@ class RootCA:
     """PEM of the signing key; sealed where a sealing key exists; empty with an external CA."""
     join_tokens: JoinTokens = field(default_factory=JoinTokens)
     revoked: tuple[Revoked, ...] = ()
+    rotation: RootRotation | None = None
+    """There while the root is being replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,6 +423,8 @@ class Cluster:
     spec: ClusterSpec = field(default_factory=ClusterSpec)
     root_ca: RootCA = field(default_factory=RootCA)
     schema_version: int = 1
+    unlock_key: bytes = b""
+    """What managers' keys on disk are locked with while the spec says autolock; sealed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -478,6 +499,21 @@ class NetworkTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkChange:
+    """What became different in a network's table since the node was last told of it: members by task id,
+    services by id. The network itself is as it was."""
+
+    network_id: str
+    members: tuple[Member, ...] = ()
+    """New ones, and those that are to be told of differently."""
+    removed_members: tuple[str, ...] = ()
+    services: tuple[ServiceEntry, ...] = ()
+    removed_services: tuple[str, ...] = ()
+    node_addrs: tuple[str, ...] | None = None
+    """All of them, or None: unchanged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IngressTarget:
     address: str
     """Address of a task on the ingress network."""
@@ -496,6 +532,19 @@ class IngressPort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IngressChange:
+    """All ingress ports of one service from now on; () when it has none any more."""
+
+    service_id: str
+    ports: tuple[IngressPort, ...] = ()
+
+
+def ingress_order(port: IngressPort) -> tuple[str, int, str]:
+    """Sorts the table of ingress ports."""
+    return (port.port.protocol, port.port.published_port, port.service_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignments:
     """Everything a node is to hold: the complete set, or a delta (`removed_*` is for deltas only)."""
 
@@ -508,7 +557,11 @@ class Assignments:
     networks: tuple[NetworkTable, ...] = ()
     volumes: tuple[Volume, ...] = ()
     ingress: tuple[IngressPort, ...] | None = None
-    """The complete table of ingress ports, or None: unchanged."""
+    """The complete table of ingress ports, or None: no other than `ingress_changes` says."""
+    network_changes: tuple[NetworkChange, ...] = ()
+    """To tables that the node has, none of them in `networks`."""
+    ingress_changes: tuple[IngressChange, ...] = ()
+    """To the table of ingress ports that the node has."""
     removed_tasks: tuple[str, ...] = ()
     removed_secrets: tuple[str, ...] = ()
     removed_configs: tuple[str, ...] = ()

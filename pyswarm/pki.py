@@ -7,6 +7,7 @@ Nothing here reads the clock: the caller says what time it is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -15,6 +16,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 from cryptography import x509
@@ -153,9 +155,15 @@ def _authority(
 
 def cross_sign(new_root: bytes, old: KeyPair, now: float) -> bytes:
     """The new root's key, certified by the old root (PEM): during a rotation nodes that trust only the old
-    one accept what the new one signs, as long as this is sent along as an intermediate."""
+    one accept what the new one signs, as long as this is sent along as an intermediate. Raises Invalid where the
+    old root may sign no other CA."""
     target = load_certificates(new_root)[0]
     issuer = load_certificates(old.cert)[0]
+    if not _vouches(issuer):
+        raise Invalid(
+            "the present root CA may sign node certificates alone (its path length is 0), so that it cannot vouch for "
+            "another root: back up the cluster and start a new one with `pyswarm init`"
+        )
     public = target.public_key()
     if not isinstance(public, ec.EllipticCurvePublicKey):
         raise Invalid("the new root's key is not an ECDSA key: only those are supported")
@@ -166,22 +174,82 @@ def cross_sign(new_root: bytes, old: KeyPair, now: float) -> bytes:
 
 
 def _authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    found = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(found.value)
+    return x509.AuthorityKeyIdentifier(_subject_key_id(issuer), None, None)
+
+
+def _subject_key_id(certificate: x509.Certificate) -> bytes:
+    """As the certificate says, or made from its key as RFC 5280 (4.2.1.2) recommends."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        public = certificate.public_key()
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise Invalid("the CA's key is not an ECDSA key: only those are supported") from None
+        return x509.SubjectKeyIdentifier.from_public_key(public).digest
+
+
+def _vouches(root: x509.Certificate) -> bool:
+    """Whether a root may sign another CA's certificate."""
+    length = root.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+    return length is None or length > 0
+
+
+def key_id(root: bytes | str) -> str:
+    """The name (hexadecimal) under which certificates refer to the key of a root that signed them."""
+    return _key_id_of(root if isinstance(root, str) else root.decode())
+
+
+@lru_cache(16)
+def _key_id_of(root: str) -> str:
+    return _subject_key_id(load_certificates(root)[0]).hex()
+
+
+def issuer_id(certificate: bytes | str, trust: bytes | str) -> str:
+    """The `key_id` of the CA that signed a certificate (PEM): as it says itself, or that of the trusted root which
+    did; "" where neither is known."""
+    leaf = load_certificates(certificate)[0]
+    with contextlib.suppress(x509.ExtensionNotFound):
+        said = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        if said is not None:
+            return said.hex()
+    signers = (root for root in load_certificates(trust) if _signed_by(leaf, root))
+    return next((_subject_key_id(root).hex() for root in signers), "")
+
+
+@lru_cache(256)
+def trusts(bundle: str, root: str) -> bool:
+    """Whether a root (PEM) is one of those in a bundle."""
+    if not bundle:
+        return False
+    return load_certificates(root)[0] in load_certificates(bundle)
+
+
+def root_digest(root: bytes | str) -> str:
+    """`sha256:` and the digest (hexadecimal) of a root, as docker shows it."""
+    return f"sha256:{load_certificates(root)[0].fingerprint(hashes.SHA256()).hex()}"
 
 
 def check_root(root: KeyPair, now: float) -> None:
     """Whether a CA that a user brought can serve. Raises Invalid with the reason."""
-    certificate = load_certificates(root.cert)[0]
-    key = _load_key(root.key)
-    if certificate.public_key() != key.public_key():
+    check_root_certificate(root.cert, now)
+    if load_certificates(root.cert)[0].public_key() != _load_key(root.key).public_key():
         raise Invalid("the CA's certificate and key do not belong together")
+
+
+def check_root_certificate(root: bytes | str, now: float) -> None:
+    """Whether the certificate of a CA can be the root that nodes trust. Raises Invalid with the reason."""
+    certificates = load_certificates(root)
+    if len(certificates) > 1:
+        raise Invalid("the file has several certificates: name the root alone")
+    certificate = certificates[0]
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:
         constraints = None
     if constraints is None or not constraints.ca:
         raise Invalid("the certificate is not a CA's: it lacks basicConstraints CA:TRUE")
+    if not isinstance(certificate.public_key(), ec.EllipticCurvePublicKey):
+        raise Invalid("the CA's key is not an ECDSA key: only those are supported")
     if certificate.not_valid_after_utc <= _time(now):
         raise Invalid(f"the CA's certificate ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
 
@@ -280,6 +348,42 @@ def _names(subject: Subject) -> list[x509.GeneralName]:
         except ValueError:
             names.append(x509.DNSName(address))
     return names
+
+
+def names_of(subject: Subject) -> list[str]:
+    """The DNS names and IP addresses that the subject's certificate carries, as text."""
+    return [str(name.value) for name in _names(subject)]
+
+
+def names_in(certificate: bytes | str) -> list[str]:
+    """The DNS names and IP addresses in a certificate (PEM), as text."""
+    leaf = load_certificates(certificate)[0]
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [str(name.value) for name in found]
+
+
+def is_for(certificate: bytes, request: bytes) -> bool:
+    """Whether a certificate (PEM) is for the key of a request (PEM)."""
+    return load_certificates(certificate)[0].public_key() == check_request(request)
+
+
+def root_request(root: KeyPair) -> bytes:
+    """A request (PEM) for a certificate of a root's own key under its own name: for another CA to vouch for it."""
+    subject = load_certificates(root.cert)[0].subject
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return builder.sign(_load_key(root.key), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def check_cross_signed(certificate: bytes, root: bytes | str, request: bytes) -> None:
+    """That a certificate (PEM) is a CA's for the key of the request, and signed by the root. Raises
+    PermissionDenied."""
+    crossed, issuer = load_certificates(certificate)[0], load_certificates(root)[0]
+    if not is_for(certificate, request) or not _signed_by(crossed, issuer):
+        raise PermissionDenied("it did not certify the new root under the present one")
+    check_root_certificate(_pem(crossed), crossed.not_valid_before_utc.timestamp())
 
 
 def issue(
@@ -441,6 +545,11 @@ def check_trust(token: JoinToken, trust: bytes | str) -> None:
 def same_secret(left: str, right: str) -> bool:
     """Compare in constant time; an empty secret matches nothing."""
     return bool(left) and hmac.compare_digest(left.encode(), right.encode())
+
+
+def split(bundle: bytes | str) -> list[bytes]:
+    """The certificates of a bundle, one PEM text each."""
+    return [_pem(certificate) for certificate in load_certificates(bundle)]
 
 
 def bundle(certificates: Sequence[bytes | str]) -> str:

@@ -23,6 +23,7 @@ from pyswarm.errors import (
     Conflict,
     Fatal,
     Invalid,
+    Locked,
     NotFound,
     PermissionDenied,
     PyswarmError,
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 CODES: Sequence[tuple[type[PyswarmError], grpc.StatusCode]] = (
     (Invalid, grpc.StatusCode.INVALID_ARGUMENT),
     (NotFound, grpc.StatusCode.NOT_FOUND),
+    (Locked, grpc.StatusCode.FAILED_PRECONDITION),
     (Conflict, grpc.StatusCode.FAILED_PRECONDITION),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
     (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
@@ -295,9 +297,9 @@ class Stub:
         except grpc.aio.AioRpcError as error:
             raise to_error(error) from None
 
-    async def close(self) -> None:
-        """Close the channel; calls on it end."""
-        await self._channel.close(None)
+    async def close(self, grace: float | None = None) -> None:
+        """Close the channel; calls on it end, at once or when `grace` seconds are over."""
+        await self._channel.close(grace)
 
     async def stream(self, name: str, request: object) -> AsyncIterator[Any]:
         """One request, many answers."""

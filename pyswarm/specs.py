@@ -512,6 +512,17 @@ class NodeSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalCA:
+    """A CA outside of the cluster that signs its certificates."""
+
+    url: str
+    """Where requests are posted: https://host:port/api/v1/cfssl/sign"""
+    protocol: str = "cfssl"
+    ca_cert: str = ""
+    """PEM of the root that it signs with; "" is the cluster's present one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSpec:
     """What the whole cluster is told; defaults are Swarm's except where an issue measured better."""
 
@@ -534,6 +545,8 @@ class ClusterSpec:
     data_path_port: int = 4789
     ingress_node_selector: tuple[str, ...] = ()
     """Placement constraints of the nodes that answer on ingress ports; () is all."""
+    external_cas: tuple[ExternalCA, ...] = ()
+    """Asked in this order to sign for their root, when the cluster has not got that root's key."""
 
 
 def update_config(config: UpdateConfig | None) -> UpdateConfig:

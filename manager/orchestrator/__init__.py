@@ -2,7 +2,8 @@
 
 `reconcilers` lists them in the order in which they are asked within a round: first what takes tasks away from
 nodes and what changes how many there are to be, then the services themselves, then what starts by the clock,
-what moves healthy tasks and what takes records away. The allocator and the scheduler come after them.
+what moves healthy tasks and what takes records away; last, what replaces the root CA. The allocator and the
+scheduler come after them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from manager.orchestrator.constraints import ConstraintEnforcer
 from manager.orchestrator.cron import CronOrchestrator
 from manager.orchestrator.reaper import TaskReaper
 from manager.orchestrator.rebalance import Rebalancer
+from manager.orchestrator.rotation import RootRotation
 from manager.orchestrator.services import ServiceOrchestrator
 from manager.state import Reconciler
 
@@ -32,4 +34,5 @@ def reconcilers(use: Mapping[str, TaskUse] | None = None) -> tuple[Reconciler, .
         Rebalancer(),
         TaskReaper(),
         VersionCollector(),
+        RootRotation(),
     )

@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -55,11 +56,24 @@ _RETRY = 0.2
 """Seconds between a candidate's attempts while the store cannot be reached."""
 
 
-class EtcdStore:
-    """`manager.store.Store` in etcd. One client may serve several stores; whoever made it closes it."""
+class Seal(Protocol):
+    """What keeps values unreadable for who has etcd's files alone."""
 
-    def __init__(self, client: EtcdClient, prefix: str = PREFIX) -> None:
+    def seal(self, data: bytes) -> bytes: ...
+    def open(self, sealed: bytes) -> bytes: ...
+
+
+SEALED = b"\x01"
+"""The first byte of a sealed value; no message of protobuf's begins so."""
+
+
+class EtcdStore:
+    """`manager.store.Store` in etcd. One client may serve several stores; whoever made it closes it. With a seal,
+    objects are written sealed, and read sealed or not; names, ids and sizes stay readable."""
+
+    def __init__(self, client: EtcdClient, prefix: str = PREFIX, seal: Seal | None = None) -> None:
         self._client = client
+        self._seal = seal
         self._keys = Keys(prefix)
         self._writes: dict[str, int] = {}
         """How often the election key of a fence of ours was written: commits compare it, too."""
@@ -68,9 +82,11 @@ class EtcdStore:
         self._abandoned: set[int] = set()
 
     @classmethod
-    def connect(cls, endpoints: Sequence[str], tls: Tls | None = None, timeout: float = 5.0) -> EtcdStore:
+    def connect(
+        cls, endpoints: Sequence[str], tls: Tls | None = None, timeout: float = 5.0, seal: Seal | None = None
+    ) -> EtcdStore:
         """A store with a client of its own; end it with `close`."""
-        return cls(EtcdClient(endpoints, tls, timeout))
+        return cls(EtcdClient(endpoints, tls, timeout), seal=seal)
 
     @property
     def client(self) -> EtcdClient:
@@ -116,13 +132,22 @@ class EtcdStore:
 
     def _decode(self, kv: pb.KeyValue) -> Object:
         kind, id = self._keys.parse(kv.key)
+        value = kv.value
+        if value.startswith(SEALED):
+            if self._seal is None:
+                raise Fatal(f"the store's {kind} {id} is sealed, and there is no key to open it")
+            value = self._seal.open(value)
         try:
-            return decode(kind, kv.value, kv.mod_revision)
+            return decode(kind, value, kv.mod_revision)
         except DecodeError as error:
             raise Fatal(
                 f"the store's {kind} {id} cannot be read ({error}): restore a backup with "
                 "`pyswarm swarm restore`"
             ) from error
+
+    def _encode(self, obj: Object) -> bytes:
+        data = encode(obj)
+        return data if self._seal is None else self._seal.seal(data)
 
     # ------------------------------------------------------------------------------------------ writing
 
@@ -187,7 +212,7 @@ class EtcdStore:
         for change in changes:
             key = self._keys.object(*key_of(change))
             _compare_object(request, key, change.obj.meta.version)
-            _write(request, key, encode(change.obj) if isinstance(change, Put) else None)
+            _write(request, key, self._encode(change.obj) if isinstance(change, Put) else None)
         for step in steps:
             key = self._keys.name(step.kind, step.name)
             if step.before:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pyswarm.client import Client
     from pyswarm.objects import Cluster, Node
 
-NO_EXTERNAL_CA = "the managers sign certificates themselves"
 ETCD_SNAPSHOTS = "etcd keeps the log of Raft, and decides by itself when to take a snapshot"
 JOIN_HINT = """To add a {role} to this swarm, run the following command:
 
@@ -37,8 +36,7 @@ def init_options(command: Any) -> Any:
         option(
             "--autolock",
             is_flag=True,
-            help="Not supported: encrypt the disk under the state directory.",
-            hidden=True,
+            help="Lock the managers' keys: after a start they want the unlock key.",
         ),
         option("--availability", type=click.Choice(("active", "pause", "drain")), default="active"),
         option(
@@ -58,11 +56,15 @@ def init_options(command: Any) -> Any:
             is_flag=True,
             help="Make this manager the only one, with the state that it has.",
         ),
-        refused_option("--external-ca", why=NO_EXTERNAL_CA),
+        option(
+            "--external-ca",
+            multiple=True,
+            help="Who signs certificates: protocol=cfssl,url=https://...,cacert=FILE.",
+        ),
         refused_option("--max-snapshots", why=ETCD_SNAPSHOTS),
         refused_option("--snapshot-interval", why=ETCD_SNAPSHOTS),
         option("--label", multiple=True, help="Labels of this node (key=value)."),
-        option("--listen-addr", default="", help="Listen address (format: <ip>[:port]), 0.0.0.0:2377."),
+        option("--listen-addr", default="", help="Listen address, <ip>[:port] (default 0.0.0.0:2377)."),
         option(
             "--task-history-limit", type=int, default=5, show_default=True, help="Ended tasks kept per slot."
         ),
@@ -109,6 +111,7 @@ def init(
     default_addr_pool: tuple[str, ...],
     default_addr_pool_mask_length: int,
     dispatcher_heartbeat: float,
+    external_ca: tuple[str, ...],
     force_new_cluster: bool,
     label: tuple[str, ...],
     listen_addr: str,
@@ -129,6 +132,7 @@ def init(
     from pathlib import Path
 
     from pyswarm import daemon
+    from pyswarm.cli.trust import UNLOCK_HINT, external_cas
     from pyswarm.nodeconfig import Ports
 
     app = current_app()
@@ -144,6 +148,7 @@ def init(
         cert_expiry=cert_expiry,
         dispatcher_heartbeat=dispatcher_heartbeat,
         autolock=autolock,
+        external_cas=external_cas(external_ca),
         availability=availability,
         labels=values.pairs(label),
         state_dir=Path(state) if state else app.state_dir,
@@ -161,6 +166,8 @@ def init(
     click.echo(
         "To add a manager to this swarm, run 'pyswarm join-token manager' and follow the instructions.\n"
     )
+    if result.unlock_key:
+        click.echo(UNLOCK_HINT.format(key=result.unlock_key))
 
 
 @click.command(cls=GoCommand)
@@ -173,7 +180,8 @@ def start() -> None:
     daemon.check_machine()
     daemons.start(config)
     daemon.wait_up(config)
-    click.echo(f"Node {config.node_id} is up.")
+    locked = nodeconfig.locked(config)
+    click.echo(f"Node {config.node_id} is up" + (", and locked: run `pyswarm unlock`." if locked else "."))
 
 
 @click.command(cls=GoCommand)
@@ -182,6 +190,7 @@ def start() -> None:
 @click.option("--advertise-addr", default="", help="Advertised address (format: <ip|interface>).")
 @click.option("--availability", type=click.Choice(("active", "pause", "drain")), default="active")
 @click.option("--data-path-addr", default="", help="Address or interface for data path traffic.")
+@click.option("--listen-addr", default="", help="Listen address, <ip>[:port] (default 0.0.0.0:2377).")
 @click.option(
     "--cgroup-parent", default="/pyswarm", show_default=True, help="Parent cgroup of all containers."
 )
@@ -194,6 +203,7 @@ def join(
     advertise_addr: str,
     availability: str,
     data_path_addr: str,
+    listen_addr: str,
     cgroup_parent: str,
     link_prefix: str,
     insecure_registry: tuple[str, ...],
@@ -207,6 +217,7 @@ def join(
         token=token,
         remote=remote,
         advertise_addr=advertise_addr,
+        listen_addr=listen_addr,
         data_path_addr=data_path_addr,
         availability=availability,
         state_dir=app.state_dir,

@@ -134,16 +134,36 @@ class RemoveRequest(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., ref: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class RotateRequest(_message.Message):
-    __slots__ = ("worker_token", "manager_token", "unlock_key", "root_ca")
+    __slots__ = ("worker_token", "manager_token")
     WORKER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MANAGER_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    UNLOCK_KEY_FIELD_NUMBER: _ClassVar[int]
-    ROOT_CA_FIELD_NUMBER: _ClassVar[int]
     worker_token: bool
     manager_token: bool
-    unlock_key: bool
-    root_ca: bool
-    def __init__(self, worker_token: _Optional[bool] = ..., manager_token: _Optional[bool] = ..., unlock_key: _Optional[bool] = ..., root_ca: _Optional[bool] = ...) -> None: ...
+    def __init__(self, worker_token: _Optional[bool] = ..., manager_token: _Optional[bool] = ...) -> None: ...
+
+class RotateCARequest(_message.Message):
+    __slots__ = ("cert", "key", "cert_expiry", "external_cas")
+    CERT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CERT_EXPIRY_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_CAS_FIELD_NUMBER: _ClassVar[int]
+    cert: str
+    key: str
+    cert_expiry: float
+    external_cas: _containers.RepeatedCompositeFieldContainer[_objects_pb2.ExternalCA]
+    def __init__(self, cert: _Optional[str] = ..., key: _Optional[str] = ..., cert_expiry: _Optional[float] = ..., external_cas: _Optional[_Iterable[_Union[_objects_pb2.ExternalCA, _Mapping]]] = ...) -> None: ...
+
+class UnlockKeyRequest(_message.Message):
+    __slots__ = ("rotate",)
+    ROTATE_FIELD_NUMBER: _ClassVar[int]
+    rotate: bool
+    def __init__(self, rotate: _Optional[bool] = ...) -> None: ...
+
+class UnlockKeyResponse(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    def __init__(self, key: _Optional[str] = ...) -> None: ...
 
 class JoinTokensResponse(_message.Message):
     __slots__ = ("worker", "manager", "addresses")
@@ -424,18 +444,20 @@ class SessionRequest(_message.Message):
     def __init__(self, description: _Optional[_Union[_objects_pb2.NodeDescription, _Mapping]] = ..., session_id: _Optional[str] = ..., data_path_addr: _Optional[str] = ..., addr: _Optional[str] = ..., join_addr: _Optional[str] = ..., api_addr: _Optional[str] = ...) -> None: ...
 
 class SessionMessage(_message.Message):
-    __slots__ = ("session_id", "node", "managers", "heartbeat_period", "data_path_port")
+    __slots__ = ("session_id", "node", "managers", "heartbeat_period", "data_path_port", "root_ca")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     MANAGERS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_PERIOD_FIELD_NUMBER: _ClassVar[int]
     DATA_PATH_PORT_FIELD_NUMBER: _ClassVar[int]
+    ROOT_CA_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     node: _objects_pb2.Node
     managers: _containers.RepeatedScalarFieldContainer[str]
     heartbeat_period: float
     data_path_port: int
-    def __init__(self, session_id: _Optional[str] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., managers: _Optional[_Iterable[str]] = ..., heartbeat_period: _Optional[float] = ..., data_path_port: _Optional[int] = ...) -> None: ...
+    root_ca: str
+    def __init__(self, session_id: _Optional[str] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., managers: _Optional[_Iterable[str]] = ..., heartbeat_period: _Optional[float] = ..., data_path_port: _Optional[int] = ..., root_ca: _Optional[str] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -560,10 +582,12 @@ class RenewRequest(_message.Message):
     def __init__(self, csr: _Optional[str] = ...) -> None: ...
 
 class JoinRaftRequest(_message.Message):
-    __slots__ = ("peer_url",)
+    __slots__ = ("peer_url", "member_id")
     PEER_URL_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     peer_url: str
-    def __init__(self, peer_url: _Optional[str] = ...) -> None: ...
+    member_id: str
+    def __init__(self, peer_url: _Optional[str] = ..., member_id: _Optional[str] = ...) -> None: ...
 
 class RaftMember(_message.Message):
     __slots__ = ("name", "peer_url")
@@ -583,8 +607,14 @@ class JoinRaftResponse(_message.Message):
     seal_keys: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, member_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[RaftMember, _Mapping]]] = ..., seal_keys: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
-class PromoteRaftRequest(_message.Message):
-    __slots__ = ("member_id",)
-    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
-    member_id: str
-    def __init__(self, member_id: _Optional[str] = ...) -> None: ...
+class UnlockRequest(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    def __init__(self, key: _Optional[str] = ...) -> None: ...
+
+class SealKeysResponse(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, keys: _Optional[_Iterable[bytes]] = ...) -> None: ...

@@ -756,8 +756,18 @@ class NodeSpec(_message.Message):
     availability: str
     def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., role: _Optional[str] = ..., availability: _Optional[str] = ...) -> None: ...
 
+class ExternalCA(_message.Message):
+    __slots__ = ("url", "protocol", "ca_cert")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    CA_CERT_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    protocol: str
+    ca_cert: str
+    def __init__(self, url: _Optional[str] = ..., protocol: _Optional[str] = ..., ca_cert: _Optional[str] = ...) -> None: ...
+
 class ClusterSpec(_message.Message):
-    __slots__ = ("name", "labels", "task_history_limit", "heartbeat_period", "heartbeat_grace", "node_cert_expiry", "default_log_driver", "autolock", "rebalance", "default_address_pool", "subnet_size", "data_path_port", "ingress_node_selector")
+    __slots__ = ("name", "labels", "task_history_limit", "heartbeat_period", "heartbeat_grace", "node_cert_expiry", "default_log_driver", "autolock", "rebalance", "default_address_pool", "subnet_size", "data_path_port", "ingress_node_selector", "external_cas")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -778,6 +788,7 @@ class ClusterSpec(_message.Message):
     SUBNET_SIZE_FIELD_NUMBER: _ClassVar[int]
     DATA_PATH_PORT_FIELD_NUMBER: _ClassVar[int]
     INGRESS_NODE_SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_CAS_FIELD_NUMBER: _ClassVar[int]
     name: str
     labels: _containers.ScalarMap[str, str]
     task_history_limit: int
@@ -791,7 +802,8 @@ class ClusterSpec(_message.Message):
     subnet_size: int
     data_path_port: int
     ingress_node_selector: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., task_history_limit: _Optional[int] = ..., heartbeat_period: _Optional[float] = ..., heartbeat_grace: _Optional[float] = ..., node_cert_expiry: _Optional[float] = ..., default_log_driver: _Optional[_Union[Driver, _Mapping]] = ..., autolock: _Optional[bool] = ..., rebalance: _Optional[str] = ..., default_address_pool: _Optional[_Iterable[str]] = ..., subnet_size: _Optional[int] = ..., data_path_port: _Optional[int] = ..., ingress_node_selector: _Optional[_Iterable[str]] = ...) -> None: ...
+    external_cas: _containers.RepeatedCompositeFieldContainer[ExternalCA]
+    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., task_history_limit: _Optional[int] = ..., heartbeat_period: _Optional[float] = ..., heartbeat_grace: _Optional[float] = ..., node_cert_expiry: _Optional[float] = ..., default_log_driver: _Optional[_Union[Driver, _Mapping]] = ..., autolock: _Optional[bool] = ..., rebalance: _Optional[str] = ..., default_address_pool: _Optional[_Iterable[str]] = ..., subnet_size: _Optional[int] = ..., data_path_port: _Optional[int] = ..., ingress_node_selector: _Optional[_Iterable[str]] = ..., external_cas: _Optional[_Iterable[_Union[ExternalCA, _Mapping]]] = ...) -> None: ...
 
 class Meta(_message.Message):
     __slots__ = ("version", "created_at", "updated_at")
@@ -804,7 +816,7 @@ class Meta(_message.Message):
     def __init__(self, version: _Optional[int] = ..., created_at: _Optional[float] = ..., updated_at: _Optional[float] = ...) -> None: ...
 
 class NodeDescription(_message.Message):
-    __slots__ = ("hostname", "platform", "resources", "engine_version", "engine_labels", "plugins", "root_ca", "kernel", "os_name", "cgroup")
+    __slots__ = ("hostname", "platform", "resources", "engine_version", "engine_labels", "plugins", "root_ca", "certificate_issuer", "kernel", "os_name", "cgroup")
     class EngineLabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -819,6 +831,7 @@ class NodeDescription(_message.Message):
     ENGINE_LABELS_FIELD_NUMBER: _ClassVar[int]
     PLUGINS_FIELD_NUMBER: _ClassVar[int]
     ROOT_CA_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_ISSUER_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
     OS_NAME_FIELD_NUMBER: _ClassVar[int]
     CGROUP_FIELD_NUMBER: _ClassVar[int]
@@ -829,10 +842,11 @@ class NodeDescription(_message.Message):
     engine_labels: _containers.ScalarMap[str, str]
     plugins: _containers.RepeatedScalarFieldContainer[str]
     root_ca: str
+    certificate_issuer: str
     kernel: str
     os_name: str
     cgroup: str
-    def __init__(self, hostname: _Optional[str] = ..., platform: _Optional[_Union[Platform, _Mapping]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., engine_version: _Optional[str] = ..., engine_labels: _Optional[_Mapping[str, str]] = ..., plugins: _Optional[_Iterable[str]] = ..., root_ca: _Optional[str] = ..., kernel: _Optional[str] = ..., os_name: _Optional[str] = ..., cgroup: _Optional[str] = ...) -> None: ...
+    def __init__(self, hostname: _Optional[str] = ..., platform: _Optional[_Union[Platform, _Mapping]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., engine_version: _Optional[str] = ..., engine_labels: _Optional[_Mapping[str, str]] = ..., plugins: _Optional[_Iterable[str]] = ..., root_ca: _Optional[str] = ..., certificate_issuer: _Optional[str] = ..., kernel: _Optional[str] = ..., os_name: _Optional[str] = ..., cgroup: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
     __slots__ = ("state", "message", "addr", "since")
@@ -861,7 +875,7 @@ class ManagerStatus(_message.Message):
     def __init__(self, addr: _Optional[str] = ..., api: _Optional[str] = ..., leader: _Optional[bool] = ..., reachability: _Optional[str] = ..., raft_id: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "meta", "spec", "description", "status", "manager_status", "role", "data_path_addr", "certificate_serial")
+    __slots__ = ("id", "meta", "spec", "description", "status", "manager_status", "role", "data_path_addr", "certificate_serial", "certificate_wanted")
     ID_FIELD_NUMBER: _ClassVar[int]
     META_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -871,6 +885,7 @@ class Node(_message.Message):
     ROLE_FIELD_NUMBER: _ClassVar[int]
     DATA_PATH_ADDR_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_SERIAL_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_WANTED_FIELD_NUMBER: _ClassVar[int]
     id: str
     meta: Meta
     spec: NodeSpec
@@ -880,7 +895,8 @@ class Node(_message.Message):
     role: str
     data_path_addr: str
     certificate_serial: str
-    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., spec: _Optional[_Union[NodeSpec, _Mapping]] = ..., description: _Optional[_Union[NodeDescription, _Mapping]] = ..., status: _Optional[_Union[NodeStatus, _Mapping]] = ..., manager_status: _Optional[_Union[ManagerStatus, _Mapping]] = ..., role: _Optional[str] = ..., data_path_addr: _Optional[str] = ..., certificate_serial: _Optional[str] = ...) -> None: ...
+    certificate_wanted: str
+    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., spec: _Optional[_Union[NodeSpec, _Mapping]] = ..., description: _Optional[_Union[NodeDescription, _Mapping]] = ..., status: _Optional[_Union[NodeStatus, _Mapping]] = ..., manager_status: _Optional[_Union[ManagerStatus, _Mapping]] = ..., role: _Optional[str] = ..., data_path_addr: _Optional[str] = ..., certificate_serial: _Optional[str] = ..., certificate_wanted: _Optional[str] = ...) -> None: ...
 
 class VirtualIP(_message.Message):
     __slots__ = ("network_id", "addr")
@@ -1133,31 +1149,45 @@ class Revoked(_message.Message):
     until: float
     def __init__(self, serial: _Optional[str] = ..., until: _Optional[float] = ...) -> None: ...
 
+class RootRotation(_message.Message):
+    __slots__ = ("cert", "key", "cross_signed")
+    CERT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CROSS_SIGNED_FIELD_NUMBER: _ClassVar[int]
+    cert: str
+    key: bytes
+    cross_signed: str
+    def __init__(self, cert: _Optional[str] = ..., key: _Optional[bytes] = ..., cross_signed: _Optional[str] = ...) -> None: ...
+
 class RootCA(_message.Message):
-    __slots__ = ("cert", "key", "join_tokens", "revoked")
+    __slots__ = ("cert", "key", "join_tokens", "revoked", "rotation")
     CERT_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     JOIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
     REVOKED_FIELD_NUMBER: _ClassVar[int]
+    ROTATION_FIELD_NUMBER: _ClassVar[int]
     cert: str
     key: bytes
     join_tokens: JoinTokens
     revoked: _containers.RepeatedCompositeFieldContainer[Revoked]
-    def __init__(self, cert: _Optional[str] = ..., key: _Optional[bytes] = ..., join_tokens: _Optional[_Union[JoinTokens, _Mapping]] = ..., revoked: _Optional[_Iterable[_Union[Revoked, _Mapping]]] = ...) -> None: ...
+    rotation: RootRotation
+    def __init__(self, cert: _Optional[str] = ..., key: _Optional[bytes] = ..., join_tokens: _Optional[_Union[JoinTokens, _Mapping]] = ..., revoked: _Optional[_Iterable[_Union[Revoked, _Mapping]]] = ..., rotation: _Optional[_Union[RootRotation, _Mapping]] = ...) -> None: ...
 
 class Cluster(_message.Message):
-    __slots__ = ("id", "meta", "spec", "root_ca", "schema_version")
+    __slots__ = ("id", "meta", "spec", "root_ca", "schema_version", "unlock_key")
     ID_FIELD_NUMBER: _ClassVar[int]
     META_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     ROOT_CA_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNLOCK_KEY_FIELD_NUMBER: _ClassVar[int]
     id: str
     meta: Meta
     spec: ClusterSpec
     root_ca: RootCA
     schema_version: int
-    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., spec: _Optional[_Union[ClusterSpec, _Mapping]] = ..., root_ca: _Optional[_Union[RootCA, _Mapping]] = ..., schema_version: _Optional[int] = ...) -> None: ...
+    unlock_key: bytes
+    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., spec: _Optional[_Union[ClusterSpec, _Mapping]] = ..., root_ca: _Optional[_Union[RootCA, _Mapping]] = ..., schema_version: _Optional[int] = ..., unlock_key: _Optional[bytes] = ...) -> None: ...
 
 class TaskStatusUpdate(_message.Message):
     __slots__ = ("task_id", "status")
@@ -1237,6 +1267,22 @@ class NetworkTable(_message.Message):
     node_addrs: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, network: _Optional[_Union[Network, _Mapping]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., services: _Optional[_Iterable[_Union[ServiceEntry, _Mapping]]] = ..., node_addrs: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class NetworkChange(_message.Message):
+    __slots__ = ("network_id", "members", "removed_members", "services", "removed_services", "node_addrs")
+    NETWORK_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_SERVICES_FIELD_NUMBER: _ClassVar[int]
+    NODE_ADDRS_FIELD_NUMBER: _ClassVar[int]
+    network_id: str
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    removed_members: _containers.RepeatedScalarFieldContainer[str]
+    services: _containers.RepeatedCompositeFieldContainer[ServiceEntry]
+    removed_services: _containers.RepeatedScalarFieldContainer[str]
+    node_addrs: StringList
+    def __init__(self, network_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., removed_members: _Optional[_Iterable[str]] = ..., services: _Optional[_Iterable[_Union[ServiceEntry, _Mapping]]] = ..., removed_services: _Optional[_Iterable[str]] = ..., node_addrs: _Optional[_Union[StringList, _Mapping]] = ...) -> None: ...
+
 class IngressTarget(_message.Message):
     __slots__ = ("address", "node_addr", "mac_address", "node_id")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -1259,8 +1305,16 @@ class IngressPort(_message.Message):
     targets: _containers.RepeatedCompositeFieldContainer[IngressTarget]
     def __init__(self, service_id: _Optional[str] = ..., port: _Optional[_Union[PortConfig, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[IngressTarget, _Mapping]]] = ...) -> None: ...
 
+class IngressChange(_message.Message):
+    __slots__ = ("service_id", "ports")
+    SERVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    service_id: str
+    ports: _containers.RepeatedCompositeFieldContainer[IngressPort]
+    def __init__(self, service_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[IngressPort, _Mapping]]] = ...) -> None: ...
+
 class Assignments(_message.Message):
-    __slots__ = ("complete", "sequence", "tasks", "secrets", "configs", "networks", "volumes", "ingress", "removed_tasks", "removed_secrets", "removed_configs", "removed_networks", "removed_volumes")
+    __slots__ = ("complete", "sequence", "tasks", "secrets", "configs", "networks", "volumes", "ingress", "network_changes", "ingress_changes", "removed_tasks", "removed_secrets", "removed_configs", "removed_networks", "removed_volumes")
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
@@ -1269,6 +1323,8 @@ class Assignments(_message.Message):
     NETWORKS_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
     INGRESS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_CHANGES_FIELD_NUMBER: _ClassVar[int]
+    INGRESS_CHANGES_FIELD_NUMBER: _ClassVar[int]
     REMOVED_TASKS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_SECRETS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_CONFIGS_FIELD_NUMBER: _ClassVar[int]
@@ -1282,12 +1338,14 @@ class Assignments(_message.Message):
     networks: _containers.RepeatedCompositeFieldContainer[NetworkTable]
     volumes: _containers.RepeatedCompositeFieldContainer[Volume]
     ingress: IngressPortList
+    network_changes: _containers.RepeatedCompositeFieldContainer[NetworkChange]
+    ingress_changes: _containers.RepeatedCompositeFieldContainer[IngressChange]
     removed_tasks: _containers.RepeatedScalarFieldContainer[str]
     removed_secrets: _containers.RepeatedScalarFieldContainer[str]
     removed_configs: _containers.RepeatedScalarFieldContainer[str]
     removed_networks: _containers.RepeatedScalarFieldContainer[str]
     removed_volumes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, complete: _Optional[bool] = ..., sequence: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., secrets: _Optional[_Iterable[_Union[Secret, _Mapping]]] = ..., configs: _Optional[_Iterable[_Union[Config, _Mapping]]] = ..., networks: _Optional[_Iterable[_Union[NetworkTable, _Mapping]]] = ..., volumes: _Optional[_Iterable[_Union[Volume, _Mapping]]] = ..., ingress: _Optional[_Union[IngressPortList, _Mapping]] = ..., removed_tasks: _Optional[_Iterable[str]] = ..., removed_secrets: _Optional[_Iterable[str]] = ..., removed_configs: _Optional[_Iterable[str]] = ..., removed_networks: _Optional[_Iterable[str]] = ..., removed_volumes: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, complete: _Optional[bool] = ..., sequence: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., secrets: _Optional[_Iterable[_Union[Secret, _Mapping]]] = ..., configs: _Optional[_Iterable[_Union[Config, _Mapping]]] = ..., networks: _Optional[_Iterable[_Union[NetworkTable, _Mapping]]] = ..., volumes: _Optional[_Iterable[_Union[Volume, _Mapping]]] = ..., ingress: _Optional[_Union[IngressPortList, _Mapping]] = ..., network_changes: _Optional[_Iterable[_Union[NetworkChange, _Mapping]]] = ..., ingress_changes: _Optional[_Iterable[_Union[IngressChange, _Mapping]]] = ..., removed_tasks: _Optional[_Iterable[str]] = ..., removed_secrets: _Optional[_Iterable[str]] = ..., removed_configs: _Optional[_Iterable[str]] = ..., removed_networks: _Optional[_Iterable[str]] = ..., removed_volumes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StringList(_message.Message):
     __slots__ = ("values",)

@@ -234,4 +234,8 @@ def _facts(node_id: str) -> Facts:
         tokens=lambda cluster: ("SWMTKN-1-a-worker", "SWMTKN-1-a-manager"),
         rotate=lambda cluster, request: cluster,
         sign_client=lambda cluster, name, csr: "-----BEGIN CERTIFICATE-----\n",
+        trust=lambda cluster: cluster.root_ca.cert,
+        begin_rotation=lambda cluster, request: cluster,
+        locked=lambda cluster, rotate: cluster,
+        unlock_key=lambda cluster: "",
     )

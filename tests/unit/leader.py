@@ -110,6 +110,10 @@ FACTS = Facts(
     tokens=lambda cluster: (cluster.root_ca.join_tokens.worker, cluster.root_ca.join_tokens.manager),
     rotate=_rotated,
     sign_client=lambda cluster, name, request: f"certificate of {name}",
+    trust=lambda cluster: cluster.root_ca.cert,
+    begin_rotation=lambda cluster, request: cluster,
+    locked=lambda cluster, rotate: cluster,
+    unlock_key=lambda cluster: "",
 )
 REQUEST = SessionRequest(
     description=NodeDescription(hostname="host"), addr="10.0.0.2", data_path_addr="10.0.0.2"

@@ -21,6 +21,7 @@ from pyswarm import daemon, daemons, nodeconfig
 from pyswarm.daemon import InitOptions
 from pyswarm.errors import Conflict, Fatal, Invalid, NotFound
 from pyswarm.nodeconfig import NodeConfig, Ports, write_private
+from pyswarm.specs import ExternalCA
 
 
 def config(state: Path, **more: Any) -> NodeConfig:
@@ -122,11 +123,10 @@ def test_pools_that_are_none_or_too_small(pool: str) -> None:
         daemon._cluster_spec(InitOptions(default_addr_pool=(pool,)))  # pyright: ignore[reportPrivateUsage]
 
 
-def test_autolock_is_refused_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "check_machine", lambda: None)
-    with pytest.raises(Invalid, match="--autolock is not supported"):
-        daemon.init(InitOptions(autolock=True, state_dir=tmp_path / "state"))
-    assert not (tmp_path / "state").exists()
+def test_settings_of_the_ca_go_into_the_clusters_spec() -> None:
+    ca = ExternalCA(url="https://ca:8888/api/v1/cfssl/sign")
+    spec = daemon._cluster_spec(InitOptions(autolock=True, external_cas=(ca,)))  # pyright: ignore[reportPrivateUsage]
+    assert (spec.autolock, spec.external_cas) == (True, (ca,))
 
 
 def test_force_new_cluster_is_for_managers_and_keeps_their_address(
