@@ -41,6 +41,7 @@ from pyswarm.specs import UpdateConfig
 
 PROGRESS_DEADLINE = 600.0
 IN_PROGRESS = "update in progress"
+ROLLING_BACK = "rollback in progress"
 
 
 def advance(scene: Scene, slots: Sequence[Slot], resting: Sequence[Slot] = ()) -> None:
@@ -53,7 +54,7 @@ def advance(scene: Scene, slots: Sequence[Slot], resting: Sequence[Slot] = ()) -
     if not updating(scene.service):
         if not todo:
             return
-        status = _begin(scene, len(todo))
+        status = _begin(scene, len(todo), status)
     assert status is not None
     if not status.total and todo:
         status = _write(scene, replace(status, total=len(todo), started_at=status.started_at or scene.now))
@@ -79,14 +80,16 @@ def _write(scene: Scene, status: UpdateStatus) -> UpdateStatus:
     return status
 
 
-def _begin(scene: Scene, total: int) -> UpdateStatus:
+def _begin(scene: Scene, total: int, last: UpdateStatus | None) -> UpdateStatus:
+    """A slot that a rollback found without a task, and that gets one later, is part of that rollback still."""
+    back = last is not None and last.state == "rollback_completed"
     return _write(
         scene,
         UpdateStatus(
-            state="updating",
+            state="rollback_started" if back else "updating",
             started_at=scene.now,
             progressed_at=scene.now,
-            message=IN_PROGRESS,
+            message=ROLLING_BACK if back else IN_PROGRESS,
             total=total,
         ),
     )
