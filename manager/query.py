@@ -125,23 +125,32 @@ def _name_contains(obj: Object, value: str, view: View) -> bool:
     return value in display_name(obj)
 
 
+def _one_of(key: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise Invalid(f"invalid filter '{key}={value}': one of {', '.join(known)}")
+
+
 def _mode(obj: Object, value: str, view: View) -> bool:
     del view
+    _one_of("mode", value, ("replicated", "global", "replicated-job", "global-job"))
     return isinstance(obj, Service) and obj.spec.mode.kind == value
 
 
 def _role(obj: Object, value: str, view: View) -> bool:
     del view
+    _one_of("role", value, ("worker", "manager"))
     return isinstance(obj, Node) and obj.role == value
 
 
 def _membership(obj: Object, value: str, view: View) -> bool:
     del obj, view
+    _one_of("membership", value, ("accepted", "pending"))
     return value == "accepted"
 
 
 def _availability(obj: Object, value: str, view: View) -> bool:
     del view
+    _one_of("availability", value, ("active", "pause", "drain"))
     return isinstance(obj, Node) and obj.spec.availability == value
 
 
@@ -203,6 +212,7 @@ def _scope(obj: Object, value: str, view: View) -> bool:
 
 def _network_type(obj: Object, value: str, view: View) -> bool:
     del view
+    _one_of("type", value, ("builtin", "custom"))
     builtin = isinstance(obj, Network) and (obj.spec.ingress or obj.spec.name == "bridge")
     return builtin if value == "builtin" else not builtin
 

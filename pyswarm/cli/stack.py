@@ -419,7 +419,11 @@ async def services(
 ) -> None:
     """List the services in the stack."""
     del app
-    found = await services_of(client, name, filters)
+    try:
+        found = await services_of(client, name, filters)
+    except NotFound:
+        warn(f"Nothing found in stack: {name}")  # which is no error: docker's `stack ps` alone has it as one
+        return
     tasks = [] if quiet else await client.tasks([("label", f"{STACK_LABEL}={name}")])
     click.echo(formatted(rows.services(found, tasks), rows.SERVICES, format, quiet), nl=False)
 

@@ -137,6 +137,8 @@ def test_filters(kind: Kind, filters: list[tuple[str, str]], found: list[str]) -
     [
         ("service", ("node", "x")),
         ("node", ("state", "asleep")),
+        ("node", ("role", "boss")),
+        ("service", ("mode", "loud")),
         ("task", ("desired-state", "lost")),
         ("volume", ("colour", "red")),
         ("cluster", ("id", "x")),
