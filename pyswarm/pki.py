@@ -127,7 +127,9 @@ def _authority(
     now: float,
     life: float,
     path_length: int,
+    key_id: bytes = b"",
 ) -> x509.CertificateBuilder:
+    """`key_id` is the name of the key where it has one already."""
     usage = x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,
@@ -149,7 +151,10 @@ def _authority(
         .not_valid_after(_time(now + life))
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(usage, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(
+            x509.SubjectKeyIdentifier(key_id) if key_id else x509.SubjectKeyIdentifier.from_public_key(public),
+            critical=False,
+        )
     )
 
 
@@ -168,7 +173,8 @@ def cross_sign(new_root: bytes, old: KeyPair, now: float) -> bytes:
     if not isinstance(public, ec.EllipticCurvePublicKey):
         raise Invalid("the new root's key is not an ECDSA key: only those are supported")
     life = min(target.not_valid_after_utc, issuer.not_valid_after_utc).timestamp() - now
-    builder = _authority(target.subject, issuer.subject, public, now, life, path_length=0)
+    name = _subject_key_id(target)
+    builder = _authority(target.subject, issuer.subject, public, now, life, path_length=0, key_id=name)
     builder = builder.add_extension(_authority_key_id(issuer), critical=False)
     return _pem(builder.sign(_load_key(old.key), hashes.SHA256()))
 

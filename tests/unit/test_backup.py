@@ -66,3 +66,27 @@ def test_damage_is_found_and_named(tmp_path: Path) -> None:
             backup.load(path)
     with pytest.raises(Invalid, match="No such file"):
         backup.load(tmp_path / "missing")
+
+
+def test_an_encrypted_backup_opens_with_its_passphrase_alone(tmp_path: Path) -> None:
+    original, path = Backup(1.5, 7, OBJECTS, (b"k" * 32,)), tmp_path / "b"
+    backup.save(original, path, "correct horse")
+    assert backup.is_encrypted(path)
+    assert backup.load(path, "correct horse") == original
+    for passphrase, reason in (("", "--passphrase-file"), ("wrong", "not the passphrase")):
+        with pytest.raises(Invalid, match=reason):
+            backup.load(path, passphrase)
+    data = path.read_bytes()
+    assert data != backup.encrypted(backup.pack(original), "correct horse"), "no two are alike"
+    for bad in (data[:40], data[:-1], data[:60] + bytes((data[60] ^ 1,)) + data[61:]):
+        path.write_bytes(bad)
+        with pytest.raises(Invalid, match="not the passphrase of the backup, or the file is damaged"):
+            backup.load(path, "correct horse")
+
+
+def test_a_plain_backup_needs_no_passphrase(tmp_path: Path) -> None:
+    backup.save(Backup(1.5, 7, OBJECTS), tmp_path / "b")
+    assert not backup.is_encrypted(tmp_path / "b")
+    assert backup.load(tmp_path / "b", "unused") == Backup(1.5, 7, OBJECTS)
+    with pytest.raises(Invalid, match="cannot read"):
+        backup.is_encrypted(tmp_path / "other")

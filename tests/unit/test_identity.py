@@ -18,9 +18,10 @@ from manager.sealer import Sealer, new_key
 from manager.store import Put
 from manager.store.memory import MemoryStore
 from manager.switch import Switch
+from manager.trust import trust_of
 from node_agent.identity import Identity, wanted_role
 from pyswarm import pki
-from pyswarm.api import IssueResponse, RenewRequest
+from pyswarm.api import IssueResponse, RenewRequest, RotateCARequest
 from pyswarm.clock import SystemClock
 from pyswarm.errors import PermissionDenied, Unavailable
 from pyswarm.nodeconfig import NodeConfig, write_private
@@ -184,3 +185,36 @@ async def test_a_renewal_that_is_handed_on_is_the_callers(ca: Ca) -> None:
             await forger.unary("CA.Renew", request)
         for stub in (*stubs, own):
             await stub.close()
+
+
+async def test_a_node_follows_a_new_root(ca: Ca) -> None:
+    """It trusts what managers name, and renews when its record asks for a certificate of another root."""
+    config = replace(ca.config(ca.pair()), run_dir=str(ca.directory / "run"))
+    rotating = ca.authority.begin_rotation(ca.cluster, RotateCARequest())
+    assert rotating.root_ca.rotation is not None
+    new = rotating.root_ca.rotation.cert
+    both = trust_of(rotating.root_ca)
+    reached = {both: asyncio.Event(), new: asyncio.Event()}
+
+    def changed() -> None:
+        roots, cert = config.cert("ca.pem").decode(), config.cert("node.pem")
+        if pki.issuer_id(cert, roots) == pki.key_id(new):
+            reached[roots].set()
+
+    async def renew(csr: str) -> IssueResponse:
+        cert = ca.authority.sign(rotating, csr, Node(id="n1"))
+        return IssueResponse(node_id="n1", cert=cert, role="worker")
+
+    identity = Identity(
+        config=lambda: config, save=lambda new: None, renew=renew, changed=changed, clock=SystemClock()
+    )
+    work = asyncio.ensure_future(identity.run())
+    for roots in (both, new):
+        identity.told(Node(id="n1", certificate_wanted=pki.key_id(new)), roots)
+        async with asyncio.timeout(5):
+            await reached[roots].wait()
+    identity.told(None, "not a certificate")
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert config.cert("ca.pem").decode() == new
+    pki.verify(config.cert("node.pem"), new, SystemClock().now())
