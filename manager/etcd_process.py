@@ -233,8 +233,9 @@ def diagnose(text: str, directory: Path) -> PyswarmError:
     """What the end of etcd's log says about why it stopped: Fatal where a new start cannot help."""
     if "permanently removed" in text or "member has been removed" in text or "was removed from" in text:
         return MemberRemoved(
-            f"this manager was removed from the cluster and its state in {directory} is of no more use: "
-            "run `pyswarm leave --force`, then join again"
+            f"the other managers have taken this one out of their group, so its data in {directory} are of no more "
+            "use: it joins anew if its node is to be a manager; where no manager knows the node any more, run "
+            "`pyswarm leave --force`"
         )
     if "could not retrieve cluster information" in text:
         return PeersSilent("etcd cannot join: the other managers do not answer on their etcd peer port")

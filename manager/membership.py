@@ -149,13 +149,13 @@ class Membership:
             if known is None:
                 request = pb.MemberAddRequest(peerURLs=[peer_url], isLearner=True)
                 answer = await self._client.call(MEMBER_ADD, request)
-                return _plan(f"{answer.member.ID:x}", name, map(_state, answer.members))
+                return plan(f"{answer.member.ID:x}", name, map(_state, answer.members))
             if not known.learner or known.peer_url != peer_url or known.name not in ("", name):
                 raise Conflict(
                     f"a manager {known.name or known.id} at {known.peer_url} belongs to the cluster already: "
                     f"remove it first with `pyswarm node demote {known.name or known.id}`"
                 )
-            return _plan(known.id, name, members)
+            return plan(known.id, name, members)
 
         return await _persist(once, progress, timeout)
 
@@ -239,15 +239,15 @@ async def _persist(
             if not wait and isinstance(error, Conflict):
                 raise
             if loop.time() > deadline:
-                raise Unavailable(f"gave up {wait or 'waiting for the managers'}: {error}") from error
+                raise Unavailable(wait or f"the group of managers cannot change: {error}") from error
             if wait and progress is not None and wait not in told:
                 told.add(wait)
                 progress(wait)
         await asyncio.sleep(_RETRY)
 
 
-def _plan(member_id: str, name: str, members: Iterable[MemberState]) -> JoinPlan:
-    """A learner that has not started yet has no name: etcd wants the new one's own."""
+def plan(member_id: str, name: str, members: Iterable[MemberState]) -> JoinPlan:
+    """What a new member starts with. It has no name yet: etcd wants its own."""
     urls = {name if m.id == member_id else m.name or m.id: m.peer_url for m in members}
     return JoinPlan(member_id, urls)
 
