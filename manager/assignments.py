@@ -1,8 +1,9 @@
 """What each node is told: its tasks, what they need, and the tables of its networks and of the ingress.
 
 `assignments_for` is the complete set for one node. `Tracker` remembers what each connected node was told
-and, after a commit, says which nodes get which delta. Tables are made once per network and shared by all
-nodes as the same object, so that a sender can encode each of them once.
+and, after a commit, says which nodes get which delta: of tables only the members and ports that changed, so
+that a network costs what happens on it and not what is on it. Tables and changes are made once per network
+and shared by all nodes as the same object, so that a sender can encode each of them once.
 
 Order of things: a task is a healthy member from RUNNING on (the agent reports RUNNING only once its health
 check passed) until something other than running is wanted of it: it is out of DNS and of every virtual IP
@@ -24,11 +25,13 @@ from pyswarm.objects import (
     Assignments,
     Cluster,
     Config,
+    IngressChange,
     IngressPort,
     IngressTarget,
     Member,
     Network,
     NetworkAttachment,
+    NetworkChange,
     NetworkTable,
     Node,
     Secret,
@@ -38,6 +41,7 @@ from pyswarm.objects import (
     TaskState,
     Volume,
     alive,
+    ingress_order,
     volume_name,
 )
 from pyswarm.specs import FileReference, PortConfig
@@ -180,10 +184,6 @@ def node_addresses(view: View) -> tuple[str, ...]:
     return tuple(sorted({node.data_path_addr for node in view.nodes() if node.data_path_addr}))
 
 
-def _port_order(port: IngressPort) -> tuple[str, int, str]:
-    return (port.port.protocol, port.port.published_port, port.service_id)
-
-
 @dataclass(slots=True)
 class _Needs:
     """What the live tasks of a node need."""
@@ -231,65 +231,101 @@ def _referenced(view: View, kind: type[_File], reference: FileReference) -> _Fil
 
 
 class _Table:
-    """The table of one network, kept member by member."""
+    """The table of one network, kept member by member. Whenever it becomes another one its `number` goes up
+    by one, and `change` says how the present one came from the one before."""
 
-    def __init__(self, view: View, network_id: str) -> None:
-        self._id = network_id
+    def __init__(self, view: View, network: Network) -> None:
+        self.number = 0
+        self.change: NetworkChange | None = None
+        """None when the network itself became another: whoever knows the former table needs the whole."""
+        self._network = network
         self._members: dict[str, Member] = {}
-        self._order: list[str] = []
-        self._services: tuple[ServiceEntry, ...] = ()
-        self.value: NetworkTable | None = None
-        self.stale = True
-        """Whether the network itself or a service on it changed."""
-        self._moved = True
-        for task in view.tasks_of_network(network_id):
-            self.update(view, task.id)
+        self._services: dict[str, ServiceEntry] = {}
+        self._node_addrs: tuple[str, ...] = ()
+        self._value: NetworkTable | None = None
+        self.renew(view, network, self.tasks(view), stale=True)
+        self.number = 0
 
-    def update(self, view: View, task_id: str) -> None:
-        """Take over what the view says of the task."""
-        task = view.get(Task, task_id)
-        member = member_of(view, task, self._id) if task is not None else None
-        before = self._members.get(task_id)
-        if member == before:
-            return
-        self._moved = True
-        if member is None:
-            del self._members[task_id]
-            del self._order[bisect_left(self._order, task_id)]
-            return
-        if before is None:
-            insort(self._order, task_id)
-        self._members[task_id] = member
+    def tasks(self, view: View) -> list[str]:
+        """Ids of the tasks that are, or may become, members."""
+        there = {task.id: None for task in view.tasks_of_network(self._network.id)}
+        return list({**there, **dict.fromkeys(self._members)})
 
-    def make(self, view: View) -> NetworkTable | None:
-        """The table now; the same object as before when nothing in it changed."""
-        network = view.get(Network, self._id)
-        if network is None:
-            self.value = None
-            return None
-        if not self.stale and not self._moved:
-            return self.value
-        if self.stale:
-            self._services = service_entries(view, network)
-        moved, self.stale, self._moved = self._moved, False, False
-        members = tuple(map(self._members.__getitem__, self._order))
+    def renew(self, view: View, network: Network, task_ids: Iterable[str], *, stale: bool) -> bool:
+        """Take over what the view says of these tasks, and with `stale` of the network and the services on
+        it, too; returns whether that changed anything."""
+        members, removed = self._renew_members(view, task_ids)
+        services, removed_services, node_addrs, same = (), (), None, True
+        if stale:
+            services, removed_services = self._renew_services(view, network)
+            node_addrs = self._renew_node_addrs(view, network)
+            same = _same_network(self._network, network)
+            self._network = network
+        change = NetworkChange(
+            network_id=network.id,
+            members=members,
+            removed_members=removed,
+            services=services,
+            removed_services=removed_services,
+            node_addrs=node_addrs,
+        )
+        if same and change == NetworkChange(network_id=network.id):
+            return False
+        self.number += 1
+        self.change = change if same else None
+        self._value = None
+        return True
+
+    def _renew_members(
+        self, view: View, task_ids: Iterable[str]
+    ) -> tuple[tuple[Member, ...], tuple[str, ...]]:
+        members: list[Member] = []
+        removed: list[str] = []
+        for task_id in sorted(task_ids):
+            task = view.get(Task, task_id)
+            member = member_of(view, task, self._network.id) if task is not None else None
+            before = self._members.get(task_id)
+            if member == before:
+                continue
+            if member is None:
+                del self._members[task_id]
+                removed.append(task_id)
+            else:
+                self._members[task_id] = member
+                members.append(member)
+        return tuple(members), tuple(removed)
+
+    def _renew_services(
+        self, view: View, network: Network
+    ) -> tuple[tuple[ServiceEntry, ...], tuple[str, ...]]:
+        before = self._services
+        self._services = {entry.service_id: entry for entry in service_entries(view, network)}
+        changed = tuple(entry for id, entry in self._services.items() if before.get(id) != entry)
+        return changed, tuple(id for id in before if id not in self._services)
+
+    def _renew_node_addrs(self, view: View, network: Network) -> tuple[str, ...] | None:
         addresses = node_addresses(view) if network.spec.ingress else ()
-        table = NetworkTable(network=network, members=members, services=self._services, node_addrs=addresses)
-        if moved or self.value is None or not _same_table(self.value, table):
-            self.value = table
-        return self.value
+        if addresses == self._node_addrs:
+            return None
+        self._node_addrs = addresses
+        return addresses
+
+    @property
+    def value(self) -> NetworkTable:
+        """The whole table; the same object as long as it is the same table."""
+        if self._value is None:
+            self._value = NetworkTable(
+                network=self._network,
+                members=tuple(self._members[id] for id in sorted(self._members)),
+                services=tuple(self._services.values()),
+                node_addrs=self._node_addrs,
+            )
+        return self._value
 
 
-def _same_table(one: NetworkTable, other: NetworkTable) -> bool:
+def _same_network(one: Network, other: Network) -> bool:
     """Whether an agent would do the same for both: the network's version does not matter to it."""
-    return (
-        one.members == other.members
-        and one.services == other.services
-        and one.node_addrs == other.node_addrs
-        and one.network.spec == other.network.spec
-        and one.network.pools == other.network.pools
-        and one.network.vni == other.network.vni
-    )
+    return one.spec == other.spec and one.pools == other.pools and one.vni == other.vni
 
 
 class _Targets:
@@ -318,27 +354,45 @@ class _Targets:
 
 
 class _Ingress:
-    """The table of ingress ports, kept service by service and task by task."""
+    """The table of ingress ports, kept service by service and task by task, with a number as `_Table` has."""
 
     def __init__(self, view: View) -> None:
         network = ingress_network(view)
         self.network_id = network.id if network is not None else ""
+        self.number = 0
+        self.change: tuple[IngressChange, ...] = ()
         self._targets: dict[str, _Targets] = {}
         self._ports: dict[str, tuple[IngressPort, ...]] = {}
-        self.value: tuple[IngressPort, ...] = ()
+        self._value: tuple[IngressPort, ...] | None = None
         for service in view.services():
             if _mesh_ports(service):
-                self.update(view, service.id, [task.id for task in view.tasks_of_service(service.id)])
-        self.make()
+                self._update(view, service.id, [task.id for task in view.tasks_of_service(service.id)])
 
-    def update(self, view: View, service_id: str, task_ids: Iterable[str]) -> None:
-        """Take over what the view says of the service and of these of its tasks."""
+    def renew(self, view: View, services: Mapping[str, Iterable[str]]) -> bool:
+        """Take over what the view says of these services and of these of their tasks; returns whether that
+        changed anything."""
+        changed = [id for id, task_ids in sorted(services.items()) if self._update(view, id, task_ids)]
+        if not changed:
+            return False
+        self.number += 1
+        self.change = tuple(IngressChange(service_id=id, ports=self._ports.get(id, ())) for id in changed)
+        self._value = None
+        return True
+
+    def replace(self, other: _Ingress) -> None:
+        """Become a table that was made anew; where it says something else, nobody who knows this one can be
+        told a change."""
+        same = other.value == self.value and other.network_id == self.network_id
+        number = self.number if same else self.number + 2
+        vars(self).update(vars(other))
+        self.number = number
+
+    def _update(self, view: View, service_id: str, task_ids: Iterable[str]) -> bool:
         service = view.get(Service, service_id)
         ports = _mesh_ports(service) if service is not None else ()
         if not ports:
-            self._ports.pop(service_id, None)
             self._targets.pop(service_id, None)
-            return
+            return self._ports.pop(service_id, None) is not None
         targets = self._targets.get(service_id)
         if targets is None:
             targets = self._targets[service_id] = _Targets()
@@ -349,18 +403,25 @@ class _Ingress:
             target = ingress_target(view, task, self.network_id) if task is not None else None
             moved = targets.update(task_id, target) or moved
         known = self._ports.get(service_id, ())
-        if moved or tuple(entry.port for entry in known) != ports:
-            behind = targets.all()
-            self._ports[service_id] = tuple(
-                IngressPort(service_id=service_id, port=port, targets=behind) for port in ports
-            )
+        if not moved and tuple(entry.port for entry in known) == ports:
+            return False
+        behind = targets.all()
+        self._ports[service_id] = tuple(
+            IngressPort(service_id=service_id, port=port, targets=behind) for port in ports
+        )
+        return True
 
-    def make(self) -> tuple[IngressPort, ...]:
-        """The table now; the same object as before when nothing in it changed."""
-        ports = tuple(sorted((p for ports in self._ports.values() for p in ports), key=_port_order))
-        if ports != self.value:
-            self.value = ports
-        return self.value
+    def __bool__(self) -> bool:
+        """Whether there is any port."""
+        return bool(self._ports)
+
+    @property
+    def value(self) -> tuple[IngressPort, ...]:
+        """The whole table; the same object as long as it is the same table."""
+        if self._value is None:
+            every = (port for ports in self._ports.values() for port in ports)
+            self._value = tuple(sorted(every, key=ingress_order))
+        return self._value
 
 
 def _mesh_ports(service: Service) -> tuple[PortConfig, ...]:
@@ -376,12 +437,14 @@ class _Tables:
         self.networks: dict[str, _Table] = {}
         self.ingress = _Ingress(view)
 
-    def network(self, view: View, network_id: str) -> NetworkTable | None:
+    def network(self, view: View, network_id: str) -> _Table | None:
         table = self.networks.get(network_id)
         if table is None:
-            table = self.networks[network_id] = _Table(view, network_id)
-            return table.make(view)
-        return table.value
+            network = view.get(Network, network_id)
+            if network is None:
+                return None
+            table = self.networks[network_id] = _Table(view, network)
+        return table
 
 
 # ----------------------------------------------------------------------------------------------- whole and part
@@ -393,24 +456,26 @@ class _Told:
 
     tasks: dict[str, Task]
     needs: _Needs
-    networks: dict[str, NetworkTable]
-    ingress: tuple[IngressPort, ...] | None
-    """None: the node does not serve ingress."""
+    networks: dict[str, int]
+    """The number of each network's table."""
+    ingress: int | None
+    """The number of the ingress ports' table; None: the node does not serve ingress."""
 
 
 def assignments_for(view: View, node_id: str) -> Assignments:
     """The complete set of the node."""
-    return _complete(_look(view, node_id, _Tables(view)))
+    tables = _Tables(view)
+    return _complete(_look(view, node_id, tables), tables)
 
 
 def _look(view: View, node_id: str, tables: _Tables) -> _Told:
     tasks = _tasks_of(view, node_id)
     needs = _needs_of(view, tasks.values())
-    ingress = tables.ingress.value if serves_ingress(view, view.get(Node, node_id)) else None
-    if ingress:
+    ingress = tables.ingress.number if serves_ingress(view, view.get(Node, node_id)) else None
+    if ingress is not None and tables.ingress:
         needs.networks[tables.ingress.network_id] = None
-    networks = {id: table for id in sorted(needs.networks) if (table := tables.network(view, id)) is not None}
-    return _Told(tasks, needs, networks, ingress)
+    found = {id: table for id in sorted(needs.networks) if (table := tables.network(view, id)) is not None}
+    return _Told(tasks, needs, {id: table.number for id, table in found.items()}, ingress)
 
 
 def _tasks_of(view: View, node_id: str) -> dict[str, Task]:
@@ -418,21 +483,22 @@ def _tasks_of(view: View, node_id: str) -> dict[str, Task]:
     return {task.id: task for task in tasks}
 
 
-def _complete(now: _Told) -> Assignments:
+def _complete(now: _Told, tables: _Tables) -> Assignments:
     return Assignments(
         complete=True,
         tasks=tuple(now.tasks.values()),
         secrets=tuple(now.needs.secrets[id] for id in sorted(now.needs.secrets)),
         configs=tuple(now.needs.configs[id] for id in sorted(now.needs.configs)),
         volumes=tuple(now.needs.volumes[id] for id in sorted(now.needs.volumes)),
-        networks=tuple(now.networks.values()),
-        ingress=now.ingress or (),
+        networks=tuple(tables.networks[id].value for id in now.networks),
+        ingress=tables.ingress.value if now.ingress is not None else (),
     )
 
 
-def _difference(before: _Told, now: _Told) -> Assignments | None:
+def _difference(before: _Told, now: _Told, tables: _Tables) -> Assignments | None:
     """What to tell a node that knows `before`; None when it knows all there is to know."""
-    ingress = now.ingress or ()
+    whole, changes = _tables_news(before.networks, now.networks, tables)
+    ingress, ingress_changes = _ingress_news(before.ingress, now.ingress, tables.ingress)
     delta = Assignments(
         complete=False,
         tasks=tuple(
@@ -443,10 +509,10 @@ def _difference(before: _Told, now: _Told) -> Assignments | None:
         secrets=_newer(before.needs.secrets, now.needs.secrets),
         configs=_newer(before.needs.configs, now.needs.configs),
         volumes=_newer(before.needs.volumes, now.needs.volumes),
-        networks=tuple(
-            table for id, table in now.networks.items() if not _known_table(before.networks.get(id), table)
-        ),
-        ingress=ingress if ingress != (before.ingress or ()) else None,
+        networks=whole,
+        network_changes=changes,
+        ingress=ingress,
+        ingress_changes=ingress_changes,
         removed_tasks=_gone(before.tasks, now.tasks),
         removed_secrets=_gone(before.needs.secrets, now.needs.secrets),
         removed_configs=_gone(before.needs.configs, now.needs.configs),
@@ -456,11 +522,37 @@ def _difference(before: _Told, now: _Told) -> Assignments | None:
     return None if delta == _NOTHING else delta
 
 
+def _tables_news(
+    before: Mapping[str, int], now: Iterable[str], tables: _Tables
+) -> tuple[tuple[NetworkTable, ...], tuple[NetworkChange, ...]]:
+    """The networks' tables to be told whole, and the changes to those of which the node has the last one."""
+    whole: list[NetworkTable] = []
+    changes: list[NetworkChange] = []
+    for id in now:
+        table, known = tables.networks[id], before.get(id)
+        if known == table.number:
+            continue
+        if known == table.number - 1 and table.change is not None:
+            changes.append(table.change)
+        else:
+            whole.append(table.value)
+    return tuple(whole), tuple(changes)
+
+
+def _ingress_news(
+    before: int | None, now: int | None, table: _Ingress
+) -> tuple[tuple[IngressPort, ...] | None, tuple[IngressChange, ...]]:
+    """The ingress ports' table, whole or what changed."""
+    if before == now:
+        return None, ()
+    if now is None:
+        return (), ()
+    if before == now - 1:
+        return None, table.change
+    return (table.value, ()) if table or before is not None else (None, ())
+
+
 _NOTHING = Assignments(complete=False)
-
-
-def _known_table(known: NetworkTable | None, table: NetworkTable) -> bool:
-    return known is table or (known is not None and _same_table(known, table))
 
 
 def _newer(before: Mapping[str, _Stored], now: Mapping[str, _Stored]) -> tuple[_Stored, ...]:
@@ -528,15 +620,24 @@ class Tracker:
         # Changes not collected yet may be in the tables or not; the node gets them again, which is harmless.
         now = self._told[node_id] = _look(view, node_id, tables)
         self._follow(node_id, (), now.networks)
-        return _complete(now)
+        return _complete(now, tables)
 
     def _tables_of(self, view: View) -> _Tables:
-        """The tables, made anew when the view is another one: the state was read again, and whatever
+        """The tables; looked at whole when the view is another one: the state was read again, and whatever
         happened meanwhile shows when each node is looked at."""
-        if self._view is not view or self._tables is None:
-            self._view, self._tables = view, _Tables(view)
+        if self._tables is None:
+            self._tables = _Tables(view)
+        elif self._view is not view:
             self._forget_changes()
             self._all_nodes = True
+            self._tables.ingress.replace(_Ingress(view))
+            for network_id, table in list(self._tables.networks.items()):
+                network = view.get(Network, network_id)
+                if network is None:
+                    del self._tables.networks[network_id]
+                else:
+                    table.renew(view, network, table.tasks(view), stale=True)
+        self._view = view
         return self._tables
 
     def close(self, node_id: str) -> None:
@@ -614,22 +715,19 @@ class Tracker:
         tables = self._tables_of(view)
         self._note_moved_nodes(view, tables)
         renewed = self._update_tables(view, tables)
-        ingress_before = tables.ingress.value
+        had_ports, former = bool(tables.ingress), tables.ingress.number
         self._update_ingress(view, tables)
         nodes = dict(self._nodes)
         if self._needed:
             nodes.update((id, None) for id, known in self._told.items() if self._uses_changed(known))
-        if self._all_nodes or bool(ingress_before) != bool(tables.ingress.value):
+        if self._all_nodes or had_ports != bool(tables.ingress):
             nodes.update(dict.fromkeys(self._told))
         deltas = self._whole(view, nodes)
-        moved_ports = ingress_before is not tables.ingress.value
         others = dict.fromkeys(id for network in renewed for id in self._followers.get(network, ()))
-        if moved_ports:
+        if tables.ingress.number != former:
             others.update((id, None) for id, known in self._told.items() if known.ingress is not None)
         for node_id in sorted(id for id in others if id not in nodes):
-            deltas[node_id] = self._tables_only(
-                node_id, renewed, tables.ingress.value if moved_ports else None
-            )
+            deltas[node_id] = self._tables_only(node_id, renewed, tables)
         self._forget_changes()
         return deltas
 
@@ -645,34 +743,30 @@ class Tracker:
         needs = known.needs
         return any(id in needs.secrets or id in needs.configs or id in needs.volumes for id in self._needed)
 
-    def _update_tables(self, view: View, tables: _Tables) -> dict[str, NetworkTable | None]:
-        """Bring the tables up to date; returns those that became others, None for one that is gone."""
-        stale = dict.fromkeys((*self._members, *self._networks))
-        renewed: dict[str, NetworkTable | None] = {}
-        for network_id in sorted(stale):
+    def _update_tables(self, view: View, tables: _Tables) -> list[str]:
+        """Bring the tables up to date; returns the networks of those that became others, or are gone."""
+        renewed: list[str] = []
+        for network_id in sorted(dict.fromkeys((*self._members, *self._networks))):
             table = tables.networks.get(network_id)
             if table is None:
                 continue
-            for task_id in self._members.get(network_id, ()):
-                table.update(view, task_id)
-            table.stale = table.stale or network_id in self._networks
-            before = table.value
-            if table.make(view) is not before:
-                renewed[network_id] = table.value
-            if table.value is None:
+            network = view.get(Network, network_id)
+            if network is None:
                 del tables.networks[network_id]
+                renewed.append(network_id)
+                continue
+            task_ids = self._members.get(network_id, ())
+            if table.renew(view, network, task_ids, stale=network_id in self._networks):
+                renewed.append(network_id)
         return renewed
 
     def _update_ingress(self, view: View, tables: _Tables) -> None:
         network = ingress_network(view)
         if (network.id if network is not None else "") != tables.ingress.network_id:
-            before = tables.ingress.value
-            tables.ingress = _Ingress(view)
-            self._all_nodes = self._all_nodes or before != tables.ingress.value
-            return
-        for service_id, task_ids in self._services.items():
-            tables.ingress.update(view, service_id, task_ids)
-        tables.ingress.make()
+            self._all_nodes = True
+            tables.ingress.replace(_Ingress(view))
+        else:
+            tables.ingress.renew(view, self._services)
 
     def _whole(self, view: View, nodes: Iterable[str]) -> dict[str, Assignments]:
         """Look again at everything that these nodes are told."""
@@ -684,33 +778,33 @@ class Tracker:
                 continue
             now = self._told[node_id] = _look(view, node_id, self._tables)
             self._follow(node_id, before.networks, now.networks)
-            delta = _difference(before, now)
+            delta = _difference(before, now, self._tables)
             if delta is not None:
                 deltas[node_id] = delta
         return deltas
 
-    def _tables_only(
-        self,
-        node_id: str,
-        renewed: Mapping[str, NetworkTable | None],
-        ingress: tuple[IngressPort, ...] | None,
-    ) -> Assignments:
-        """Tell the node of tables that became others (and of the ingress, unless None); its own tasks and
-        what they need did not change."""
+    def _tables_only(self, node_id: str, renewed: Iterable[str], tables: _Tables) -> Assignments:
+        """Tell the node of tables that became others; its own tasks and what they need did not change."""
         known = self._told[node_id]
-        mine = {id: renewed[id] for id in sorted(renewed) if id in known.networks}
-        gone = tuple(id for id, table in mine.items() if table is None)
+        mine = [id for id in renewed if id in known.networks]
+        gone = tuple(id for id in mine if id not in tables.networks)
+        stay = [id for id in mine if id in tables.networks]
+        whole, changes = _tables_news(known.networks, stay, tables)
         for id in gone:
             del known.networks[id]
         self._follow(node_id, gone, ())
-        now = {id: table for id, table in mine.items() if table is not None}
-        known.networks.update(now)
-        if known.ingress is None:
-            ingress = None
-        elif ingress is not None:
-            known.ingress = ingress
+        known.networks.update((id, tables.networks[id].number) for id in stay)
+        ingress, ingress_changes = None, ()
+        if known.ingress is not None:
+            ingress, ingress_changes = _ingress_news(known.ingress, tables.ingress.number, tables.ingress)
+            known.ingress = tables.ingress.number
         return Assignments(
-            complete=False, networks=tuple(now.values()), removed_networks=gone, ingress=ingress
+            complete=False,
+            networks=whole,
+            network_changes=changes,
+            removed_networks=gone,
+            ingress=ingress,
+            ingress_changes=ingress_changes,
         )
 
 

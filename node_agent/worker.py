@@ -31,13 +31,12 @@ from node_agent.ports import (
     StoragePort,
 )
 from node_agent.records import Records, Remembered
+from node_agent.tables import Tables
 from pyswarm.clock import Clock
 from pyswarm.errors import Invalid, NotFound, PyswarmError
 from pyswarm.objects import (
     Assignments,
     Config,
-    IngressPort,
-    NetworkTable,
     Node,
     Secret,
     Task,
@@ -144,8 +143,7 @@ class Worker:
         self._secrets: dict[str, Secret] = {}
         self._configs: dict[str, Config] = {}
         self._volumes: dict[str, Volume] = {}
-        self._tables: dict[str, NetworkTable] = {}
-        self._ingress: tuple[IngressPort, ...] = ()
+        self._tables = Tables()
         self._slots = asyncio.Semaphore(self._options.parallel_starts or 2 * (os.cpu_count() or 1))
         self._leftovers: set[str] = set()
         """Task ids that the ports knew at the start: what is unknown now may be older than this agent."""
@@ -225,25 +223,20 @@ class Worker:
 
     def _take_over(self, assignments: Assignments) -> None:
         """Secrets, configs, volumes and tables: replaced by a complete set, changed by a delta."""
+        self._tables.take(assignments)
         if assignments.complete:
-            for table in (self._secrets, self._configs, self._volumes, self._tables):
+            for table in (self._secrets, self._configs, self._volumes):
                 table.clear()
         self._secrets.update({secret.id: secret for secret in assignments.secrets})
         self._configs.update({config.id: config for config in assignments.configs})
         self._volumes.update({volume.id: volume for volume in assignments.volumes})
-        self._tables.update({table.network.id: table for table in assignments.networks})
         for keys, store in (
             (assignments.removed_secrets, self._secrets),
             (assignments.removed_configs, self._configs),
             (assignments.removed_volumes, self._volumes),
-            (assignments.removed_networks, self._tables),
         ):
             for key in keys:
                 store.pop(key, None)
-        if assignments.ingress is not None:
-            self._ingress = assignments.ingress
-        elif assignments.complete:
-            self._ingress = ()
         self._unsaved.set()
 
     def _assign(self, task: Task) -> None:
@@ -300,7 +293,7 @@ class Worker:
     async def _apply_network(self) -> None:
         local = {key: e.task for key, e in sorted(self._entries.items()) if not terminal(e.status.state)}
         try:
-            await self._network.apply(dict(self._tables), self._ingress, local)
+            await self._network.apply(dict(self._tables.networks), self._tables.ingress, local)
         except (PyswarmError, OSError):
             _log.exception("the network's tables could not be applied; they are tried again")
 
@@ -671,13 +664,13 @@ class Worker:
         attached = {attachment.network_id for attachment in task.networks}
         members = any(
             member.node_id != self._node.id
-            for network_id, table in self._tables.items()
+            for network_id, table in self._tables.networks.items()
             if network_id in attached
             for member in table.members
         )
         published = any(
             target.node_id not in ("", self._node.id)
-            for port in self._ingress
+            for port in self._tables.ingress
             if port.service_id == task.service_id
             for target in port.targets
         )
@@ -777,8 +770,8 @@ class Worker:
                     secrets=tuple(self._secrets.values()),
                     configs=tuple(self._configs.values()),
                     volumes=tuple(self._volumes.values()),
-                    networks=tuple(self._tables.values()),
-                    ingress=self._ingress,
+                    networks=tuple(self._tables.networks.values()),
+                    ingress=self._tables.ingress,
                 )
             )
             await asyncio.sleep(0.5)

@@ -312,26 +312,33 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
+_SHARED_FIELDS = ("networks", "network_changes", "ingress_changes")
+"""Fields of `Assignments` whose elements are the same objects for many nodes."""
+
+
 @cache
-def _networks_tag() -> bytes:
-    """What stands before each element of `Assignments.networks`: field number and wire type 2."""
-    number = _message_class(Assignments).DESCRIPTOR.fields_by_name["networks"].number
+def _tag(field: str) -> bytes:
+    """What stands before each element of a field of `Assignments`: field number and wire type 2."""
+    number = _message_class(Assignments).DESCRIPTOR.fields_by_name[field].number
     return _varint(number << 3 | 2)
 
 
 def _assignments_bytes(obj: Assignments) -> bytes:
-    """The tables of networks are the same objects for all nodes, and may be large; protobuf lets the elements
-    of a repeated field be appended."""
-    parts = [_plain_bytes(dataclasses.replace(obj, networks=()))]
-    for table in obj.networks:
-        data = _shared.encoded(table)
-        parts += [_networks_tag(), _varint(len(data)), data]
+    """What many nodes are told may be large, and is encoded once: protobuf lets the elements of a repeated
+    field be appended."""
+    parts = [_plain_bytes(dataclasses.replace(obj, networks=(), network_changes=(), ingress_changes=()))]
+    for field in _SHARED_FIELDS:
+        for shared in getattr(obj, field):
+            data = _shared.encoded(shared)
+            parts += [_tag(field), _varint(len(data)), data]
     return b"".join(parts)
 
 
 def to_bytes(obj: Any) -> bytes:
     """Serialise any of the contract's dataclasses."""
-    return _assignments_bytes(obj) if type(obj) is Assignments and obj.networks else _plain_bytes(obj)
+    if type(obj) is Assignments and any(getattr(obj, field) for field in _SHARED_FIELDS):
+        return _assignments_bytes(obj)
+    return _plain_bytes(obj)
 
 
 def _plain_bytes(obj: Any) -> bytes:

@@ -37,6 +37,8 @@ class ConstraintEnforcer:
             return (("node", obj.id),)
         if isinstance(before, Volume) and isinstance(after, Volume):
             return [("node", id) for id in _left(view, before, after)]
+        if isinstance(before, Task) and before.rollout == "moving" and live(before) and not _live(after):
+            return [("node", t.node_id) for t in view.tasks_of_slot(before) if _on_drained_node(view, t)]
         if isinstance(after, Task) and _newly_there(before, after):
             node = view.get(Node, after.node_id)
             if node is None or node.status.state == NodeState.DOWN or node.spec.availability == "drain":
@@ -70,6 +72,16 @@ def _left(view: View, before: Volume, after: Volume) -> list[str]:
     if after.node_id in ("", before.node_id):
         return []
     return [before.node_id] if before.node_id else [n.id for n in view.nodes() if n.id != after.node_id]
+
+
+def _live(after: object) -> bool:
+    return isinstance(after, Task) and live(after)
+
+
+def _on_drained_node(view: View, task: Task) -> bool:
+    """Whether the task stays on its node only until its successor, which has just ended, would have run."""
+    node = view.get(Node, task.node_id) if live(task) else None
+    return node is not None and node.spec.availability == "drain"
 
 
 def _newly_there(before: object, after: Task) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from manager.assignments import Tracker, assignments_for
 from manager.state import Changed, View
+from node_agent.tables import Tables, changed_table
 from pyswarm.objects import (
     Assignments,
     Config,
@@ -23,6 +24,7 @@ from pyswarm.objects import (
     Volume,
     terminal,
 )
+from pyswarm.wire import from_bytes, to_bytes
 from tests.property.histories import HISTORIES, History, Step
 
 MODEST = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,8 +42,8 @@ class Agent:
         self.secrets = by_id(complete.secrets)
         self.configs = by_id(complete.configs)
         self.volumes = by_id(complete.volumes)
-        self.networks = {table.network.id: table for table in complete.networks}
-        self.ingress = complete.ingress
+        self.tables = Tables()
+        self.tables.take(complete)
 
     def fold(self, delta: Assignments) -> None:
         assert not delta.complete
@@ -49,14 +51,15 @@ class Agent:
         self.secrets.update(by_id(delta.secrets))
         self.configs.update(by_id(delta.configs))
         self.volumes.update(by_id(delta.volumes))
-        self.networks.update({table.network.id: table for table in delta.networks})
-        if delta.ingress is not None:
-            self.ingress = delta.ingress
+        assert set(delta.removed_networks) <= set(self.tables.networks)
+        for change in delta.network_changes:
+            table = self.tables.networks[change.network_id]
+            assert changed_table(table, change) != table, "a change that changes nothing"
+        self.tables.take(delta)
         remove(self.tasks, delta.removed_tasks)
         remove(self.secrets, delta.removed_secrets)
         remove(self.configs, delta.removed_configs)
         remove(self.volumes, delta.removed_volumes)
-        remove(self.networks, delta.removed_networks)
 
     def holds(self) -> object:
         return (
@@ -64,8 +67,8 @@ class Agent:
             {id: obj.spec for id, obj in self.secrets.items()},
             {id: obj.spec for id, obj in self.configs.items()},
             {id: obj.spec for id, obj in self.volumes.items()},
-            {id: table_for_agent(table) for id, table in self.networks.items()},
-            self.ingress,
+            {id: table_for_agent(table) for id, table in self.tables.networks.items()},
+            self.tables.ingress,
         )
 
 
@@ -111,7 +114,8 @@ def what_a_node_may_see(view: View, node_id: str, told: Assignments) -> None:
 @MODEST
 @given(HISTORIES, st.integers(0, 3))
 def test_deltas_add_up(steps: list[Step], pace: int) -> None:
-    """`pace` rounds share one collection, as when commits come faster than the sender."""
+    """`pace` rounds share one collection, as when commits come faster than the sender. Everything travels as
+    bytes."""
     history, tracker = History(), Tracker()
     agents: dict[str, Agent] = {}
     for number, step in enumerate(steps):
@@ -123,7 +127,7 @@ def test_deltas_add_up(steps: list[Step], pace: int) -> None:
         if pace and number % (pace + 1):
             continue
         for node_id, delta in tracker.collect(view).items():
-            agents[node_id].fold(delta)
+            agents[node_id].fold(from_bytes(Assignments, to_bytes(delta)))
         for node in sorted(view.nodes(), key=lambda n: n.id):
             if node.id not in agents:
                 agents[node.id] = Agent(tracker.open(view, node.id))

@@ -18,6 +18,7 @@ from manager.dispatcher import Dispatcher
 from node_agent.lifecycle import Step, advance, exit_error, exit_state, next_step
 from node_agent.ports import Exit
 from node_agent.session import Outbox
+from node_agent.tables import Tables
 from pyswarm.api import (
     AssignmentsRequest,
     HeartbeatRequest,
@@ -102,6 +103,7 @@ class Agent:
         self.cut = False
         """Whether no message gets through (a partition, or an agent that hangs)."""
         self.held: dict[str, Held] = {}
+        self.tables = Tables()
         self._outbox = Outbox()
         self._session: asyncio.Task[None] | None = None
 
@@ -253,6 +255,7 @@ class Agent:
 
     def apply(self, assignments: Assignments) -> None:
         """Take over what the managers assign: everything, or a difference."""
+        self.tables.take(assignments)
         told = {task.id: task for task in assignments.tasks}
         gone = list(assignments.removed_tasks)
         if assignments.complete:

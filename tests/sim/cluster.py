@@ -14,15 +14,16 @@ from dataclasses import fields, replace
 from typing import TypeVar
 
 from manager.allocator import Allocator
-from manager.assignments import Tracker
+from manager.assignments import Tracker, assignments_for
 from manager.controller import Controller, Mutation, Planner
 from manager.dispatcher import Dispatcher
 from manager.logbroker import LogBroker
 from manager.orchestrator import TaskUse, reconcilers
 from manager.scheduler.scheduler import Scheduler
-from manager.state import Reconciler, State
+from manager.state import Reconciler, State, View
 from manager.store import Change, Fence, Put
 from manager.store.memory import MemoryServer, MemoryStore
+from node_agent.tables import Tables
 from pyswarm.clock import IdSource, SeededIds
 from pyswarm.errors import PyswarmError, Unavailable
 from pyswarm.objects import Cluster, Node, NodeDescription, Object, Task, kind_of
@@ -107,6 +108,14 @@ class CheckedServer(MemoryServer):
         if self._storm > MOST_COMMITS_PER_SECOND:
             self.violation = Violated(f"over {MOST_COMMITS_PER_SECOND} commits in the second {second}")
             raise self.violation
+
+
+def _as_told(tables: Tables) -> object:
+    """The tables without the networks' own records, whose versions no node is told of."""
+    networks = {
+        id: (table.members, table.services, table.node_addrs) for id, table in tables.networks.items()
+    }
+    return networks, tables.ingress
 
 
 def _difference(before: Object | None, after: Object | None) -> str:
@@ -307,10 +316,12 @@ class SimCluster:
                 agent.start()
 
     def check_nothing_left(self) -> None:
-        """A leader that starts now finds nothing to decide: the plan over everything is empty."""
+        """A leader that starts now finds nothing to decide: the plan over everything is empty. And the nodes
+        hold the tables that it would tell them."""
         state = State(SeededIds(1))
         listing = self.server.read(None)
         state.load(listing.objects, listing.revision)
+        self._check_tables(state.view)
         planner = Planner(state, brain(dict(self.use)))
         planner.everything()
         planner.sweep(self.clock.now())
@@ -321,3 +332,12 @@ class SimCluster:
         ]
         if differences:
             raise Violated("a new leader would change what had settled:\n" + "\n".join(differences))
+
+    def _check_tables(self, view: View) -> None:
+        for node_id, agent in sorted(self.agents.items()):
+            whole = Tables()
+            whole.take(assignments_for(view, node_id))
+            if _as_told(whole) != _as_told(agent.tables):
+                raise Violated(
+                    f"node {node_id} holds {_as_told(agent.tables)}\nand should hold {_as_told(whole)}"
+                )

@@ -9,6 +9,7 @@ import pytest
 from manager.allocator import Allocator
 from manager.assignments import Tracker, assignments_for
 from manager.scheduler.scheduler import Scheduler
+from node_agent.tables import Tables
 from pyswarm.objects import (
     Assignments,
     Cluster,
@@ -50,6 +51,8 @@ class Cell:
     def __init__(self, *, nodes: str = "abc", spec: ClusterSpec | None = None) -> None:
         self.rounds = Rounds(Allocator(), Scheduler())
         self.tracker = Tracker()
+        self.tables: dict[str, Tables] = {}
+        """What each connected node holds."""
         self.rounds.put(
             Cluster(id="c", spec=spec or ClusterSpec()),
             *(node(id, data_path_addr=f"192.0.2.{n}", labels={"edge": id}) for n, id in enumerate(nodes, 1)),
@@ -73,13 +76,17 @@ class Cell:
     def open(self, *node_ids: str) -> None:
         self.rounds.committed.clear()
         for node_id in node_ids:
-            self.tracker.open(self.rounds.view, node_id)
+            self.tables[node_id] = Tables()
+            self.tables[node_id].take(self.tracker.open(self.rounds.view, node_id))
 
     def deltas(self) -> dict[str, Assignments]:
         for changed in self.rounds.committed:
             self.tracker.changed(changed)
         self.rounds.committed.clear()
-        return self.tracker.collect(self.rounds.view)
+        deltas = self.tracker.collect(self.rounds.view)
+        for node_id, delta in deltas.items():
+            self.tables[node_id].take(delta)
+        return deltas
 
 
 def table(told: Assignments, net: str) -> NetworkTable:
@@ -293,7 +300,7 @@ def test_an_ended_task_takes_its_needs_away_once() -> None:
     assert delta == Assignments(complete=False, removed_tasks=(task.id,))
 
 
-def test_one_member_changed_is_one_table_for_all_nodes_of_the_network() -> None:
+def test_one_member_changed_is_all_that_the_nodes_of_the_network_are_told() -> None:
     cell = Cell()
     web = service("web", networks=["net", "other"])
     tasks = cell.deploy(web, 3)
@@ -303,10 +310,49 @@ def test_one_member_changed_is_one_table_for_all_nodes_of_the_network() -> None:
     cell.rounds.set_state(lone[0], state=TaskState.RUNNING)
     deltas = cell.deltas()
     assert sorted(deltas) == ["a", "b", "c"]
-    tables = [delta.networks for delta in deltas.values()]
-    assert all(len(found) == 1 and found[0].network.id == "other" for found in tables)
-    assert len({id(found[0]) for found in tables}) == 1, "the same object, to be encoded once"
-    assert all(not delta.tasks for delta in deltas.values())
+    changes = [delta.network_changes for delta in deltas.values()]
+    assert all(len(found) == 1 and found[0].network_id == "other" for found in changes)
+    assert [m.task_id for m in changes[0][0].members] == [lone[0].id]
+    assert len({id(found[0]) for found in changes}) == 1, "the same object, to be encoded once"
+    assert all((delta.tasks, delta.networks) == ((), ()) for delta in deltas.values())
+
+
+def test_a_service_more_or_less_is_all_that_the_nodes_of_its_network_are_told() -> None:
+    cell = Cell()
+    cell.deploy(service("web", networks=["net"]), 1, "a")
+    cell.open("a", "b")
+    late = service("late", networks=["net"], created=2)
+    cell.rounds.put(late)
+    [delta] = cell.deltas().values()
+    [change] = delta.network_changes
+    assert [entry.name for entry in change.services] == ["late"]
+    assert (change.members, change.node_addrs) == ((), None)
+    cell.rounds.delete(cell.rounds.get(late))
+    [delta] = cell.deltas().values()
+    assert delta.network_changes[0].removed_services == ("late",)
+    assert [entry.name for entry in cell.tables["a"].networks["net"].services] == ["web"]
+
+
+def test_a_network_that_is_another_is_told_whole() -> None:
+    cell = Cell()
+    cell.deploy(service("web", networks=["net"]), 1, "a")
+    cell.open("a")
+    known = next(n for n in cell.rounds.view.networks() if n.id == "net")
+    cell.rounds.put(replace(known, vni=known.vni + 100))
+    [delta] = cell.deltas().values()
+    assert delta.network_changes == ()
+    assert table(delta, "net").network.vni == known.vni + 100
+
+
+def test_a_node_that_comes_back_before_a_change_was_collected_is_told_it_once() -> None:
+    cell = Cell()
+    [task] = cell.deploy(service("web", networks=["net"]), 1, "a")
+    cell.open("a")
+    cell.rounds.set_state(task, state=TaskState.RUNNING)
+    cell.tables["a"].take(cell.tracker.open(cell.rounds.view, "a"))
+    assert len(cell.deltas()["a"].network_changes) == 1
+    assert cell.tables["a"].networks["net"].members[0].healthy
+    assert cell.deltas() == {}
 
 
 def test_a_task_leaves_dns_and_ingress_before_it_is_stopped() -> None:
@@ -320,12 +366,13 @@ def test_a_task_leaves_dns_and_ingress_before_it_is_stopped() -> None:
     deltas = cell.deltas()
     assert sorted(deltas) == ["a", "b", "c"]
     for delta in deltas.values():
-        [entry] = delta.ingress or []
-        assert len(entry.targets) == 1
+        assert delta.ingress is None
+        [change] = delta.ingress_changes
+        assert len(change.ports[0].targets) == 1
     stopping = deltas[first.node_id]
     assert [t.id for t in stopping.tasks] == [first.id]
-    assert not member(stopping, "net", first).healthy
-    assert member(stopping, "net", second).healthy
+    members = {m.task_id: m.healthy for m in cell.tables[first.node_id].networks["net"].members}
+    assert members == {first.id: False, second.id: True}
 
 
 def test_commits_between_two_collections_are_one_delta() -> None:
@@ -362,7 +409,7 @@ def test_a_moved_vxlan_endpoint_is_told_to_those_that_send_there() -> None:
     cell.rounds.put(node("b", data_path_addr="198.51.100.7", labels={"edge": "b"}))
     deltas = cell.deltas()
     assert sorted(deltas) == ["a", "b"]
-    assert "198.51.100.7" in {m.node_addr for m in table(deltas["a"], "net").members}
+    assert "198.51.100.7" in {m.node_addr for m in cell.tables["a"].networks["net"].members}
 
 
 def test_a_node_that_joins_is_known_on_the_ingress_network() -> None:
@@ -370,7 +417,8 @@ def test_a_node_that_joins_is_known_on_the_ingress_network() -> None:
     cell.deploy(service("web", ports=[HTTP]), 1, "a")
     cell.open("a", "b")
     cell.rounds.put(node("d", data_path_addr="192.0.2.9"))
-    assert {id: table(delta, "ingress").node_addrs[-1] for id, delta in cell.deltas().items()} == {
+    assert list(cell.deltas()) == ["a", "b"]
+    assert {id: tables.networks["ingress"].node_addrs[-1] for id, tables in cell.tables.items()} == {
         "a": "192.0.2.9",
         "b": "192.0.2.9",
     }
@@ -416,4 +464,4 @@ def test_after_the_state_was_read_again_nodes_are_told_the_difference() -> None:
     deltas = cell.deltas()
     assert list(deltas) == ["a"]
     assert (deltas["a"].complete, deltas["a"].removed_tasks, deltas["a"].tasks) == (False, (gone.id,), ())
-    assert [m.task_id for m in table(deltas["a"], "net").members] == [kept.id]
+    assert [m.task_id for m in cell.tables["a"].networks["net"].members] == [kept.id]

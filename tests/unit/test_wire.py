@@ -231,6 +231,16 @@ def test_tables_that_many_assignments_share_are_encoded_once(monkeypatch: pytest
             assert data != b""
             assert wire.from_bytes(objects.Assignments, data) == sent
     assert encoded.count("NetworkTable") == 20
+    change = objects.NetworkChange(network_id="net0", members=tables[0].members[:1], node_addrs=())
+    ports = objects.IngressChange(
+        service_id="s", ports=(objects.IngressPort(service_id="s", port=specs.PortConfig(target_port=80)),)
+    )
+    for sequence in range(3):
+        sent = objects.Assignments(
+            sequence=sequence, networks=tables[:1], network_changes=(change,), ingress_changes=(ports,)
+        )
+        assert wire.from_bytes(objects.Assignments, wire.to_bytes(sent)) == sent
+    assert (encoded.count("NetworkChange"), encoded.count("IngressChange")) == (1, 1)
     everything = objects.Assignments(networks=tables)  # more than are kept
     assert wire.from_bytes(objects.Assignments, wire.to_bytes(everything)) == everything
     assert wire.from_bytes(objects.Assignments, wire.to_bytes(everything)) == everything
