@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ from compose.errors import ComposeErrors, Position, Problem, Report, Source
 from compose.interpolate import Variable, interpolate, variables
 from compose.merge import drop_repeats, merge_files, merge_service, settle
 from compose.model import FileObject, LanguageModel, Network, Service, Volume
-from compose.normalize import default_contexts, normalize, project_name
+from compose.normalize import default_contexts, named_only, normalize, project_name
 from compose.paths import Resolver, absolute, is_remote
 from compose.project import Content, Project, canonical_form
 from compose.read import MAX_BYTES, Budget, decode, documents
@@ -41,6 +42,23 @@ OVERRIDE_FILES = (
 MAX_ENV_BYTES = 512 * 1024
 MAX_FILES = 200
 """Files that one project may read, included and extended ones together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """Passes that may be left out, for `compose config`."""
+
+    paths: bool = True
+    """Make paths absolute; else those of the project's own files stay, others are relative to its directory."""
+    env_files: bool = True
+    """Read the services' `env_file` and `label_file`; else the files stay named and unread."""
+    defaults: bool = True
+    """Spell out what Compose takes for granted."""
+    consistency: bool = True
+    """Check that what is used is defined and nothing contradicts."""
+
+
+ALL_PASSES = Passes()
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -114,25 +132,6 @@ def read_bytes(path: str, asked_at: Position | None, limit: int = MAX_BYTES) -> 
     return data
 
 
-def list_variables(
-    files: Sequence[Path | str], *, stdin: Callable[[], str] | None = None
-) -> tuple[Variable, ...]:
-    """Every variable that the files use, with its default and whether it must be set, in order of first
-    use; the files need not be complete for that. Raises ComposeErrors for broken YAML."""
-    found: dict[str, Variable] = {}
-    for file in files:
-        if str(file) == "-":
-            source = decode(
-                (stdin() if stdin is not None else "").encode(errors="surrogateescape"), "<stdin>"
-            )
-        else:
-            source = read_file(str(file), None)
-        for document in documents(source):
-            for variable in variables(document):
-                found.setdefault(variable.name, variable)
-    return tuple(found.values())
-
-
 def _shown(path: str) -> str:
     """A path as messages show it: relative when it lies below the working directory."""
     relative = os.path.relpath(path)
@@ -149,6 +148,7 @@ def load_project(
     profiles: Sequence[str] = (),
     strict: bool = False,
     stdin: Callable[[], str] | None = None,
+    passes: Passes = ALL_PASSES,
 ) -> Project:
     """Load the project that `files` describe, later ones over earlier ones; "-" is standard input.
 
@@ -161,7 +161,7 @@ def load_project(
             place, load_environment(place, [Path(path).absolute() for path in env_files], environ)
         )
     with _uncollected():
-        return _Loader(files, project_directory, env_files, environ, stdin).load(
+        return _Loader(files, project_directory, env_files, environ, stdin, passes).load(
             project_name, profiles, strict
         )
 
@@ -175,13 +175,35 @@ def load_template(
     environ: Mapping[str, str],
     profiles: Sequence[str] = (),
     stdin: Callable[[], str] | None = None,
+    passes: Passes = ALL_PASSES,
 ) -> dict[str, object]:
     """The canonical form with its variables left in place, for `compose config --no-interpolate`: values
     that hold variables are not checked, files of variables are not read, nothing is looked up."""
     if not files:
         files = find_files(project_directory or Path.cwd(), environ)
     with _uncollected():
-        return _Loader(files, project_directory, env_files, environ, stdin).template(project_name, profiles)
+        loader = _Loader(files, project_directory, env_files, environ, stdin, passes)
+        return loader.template(project_name, profiles)
+
+
+def list_variables(
+    files: Sequence[Path | str],
+    *,
+    project_directory: Path | None = None,
+    project_name: str | None = None,
+    env_files: Sequence[Path] = (),
+    environ: Mapping[str, str],
+    stdin: Callable[[], str] | None = None,
+) -> tuple[Variable, ...]:
+    """Every variable that the files use, those that they include and extend too, each with its default and
+    whether it must be set, in order of first use. The files need not be right for that, only readable: raises
+    ComposeErrors for broken YAML."""
+    if not files:
+        files = find_files(project_directory or Path.cwd(), environ)
+    with _uncollected():
+        return _Loader(files, project_directory, env_files, environ, stdin, ALL_PASSES).variables(
+            project_name
+        )
 
 
 @contextmanager
@@ -204,11 +226,13 @@ def _bad_name(name: str) -> str:
 class _Layer:
     """What a file's values are seen against: its directory and its variables."""
 
-    __slots__ = ("directory", "environment")
+    __slots__ = ("directory", "environment", "own")
 
-    def __init__(self, directory: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, directory: str, environment: Mapping[str, str], own: bool = False) -> None:
+        """`own`: the project's own files, neither included nor extended."""
         self.directory = directory
         self.environment = environment
+        self.own = own
 
 
 class _Loader:
@@ -219,8 +243,10 @@ class _Loader:
         env_files: Sequence[Path],
         environ: Mapping[str, str],
         stdin: Callable[[], str] | None,
+        passes: Passes,
     ) -> None:
         self._report = Report()
+        self._passes = passes
         self._budget = Budget()
         self._files = [str(file) for file in files]
         self._stdin = stdin
@@ -249,12 +275,15 @@ class _Loader:
         root, name = self._merged(name)
         environment = self._environment
         root, disabled = self._profiles(root, profiles, environment)
-        root = self._environment_files(root, environment)
-        root = normalize(root, name, environment)
-        off = mapping(normalize(Node({"services": Node(disabled)}), name, environment).get("services"))
+        if self._passes.env_files:
+            root = self._environment_files(root, environment)
+        finish = normalize if self._passes.defaults else named_only
+        root = finish(root, name, environment)
+        off = mapping(finish(Node({"services": Node(disabled)}), name, environment).get("services"))
         if not mapping(root.get("services")) and not disabled:
             report.warn('there are no services: "services" is missing or empty', "", root.pos)
-        check(root, report, disabled)
+        if self._passes.consistency:
+            check(root, report, disabled)
         report.check()
         if strict and report.warnings:
             raise ComposeErrors(report.warnings)
@@ -265,7 +294,13 @@ class _Loader:
         root, name = self._merged(name)
         root, _ = self._profiles(root, profiles, self._environment)
         self._report.check()
-        return canonical_form(normalize(root, name, {}), escape=False, keep_env_files=True)
+        finish = normalize if self._passes.defaults else named_only
+        return canonical_form(finish(root, name, {}), escape=False, keep_env_files=True)
+
+    def variables(self, name: str | None) -> tuple[Variable, ...]:
+        self._report.templates = True
+        self._merged(name)
+        return tuple(self._variables.values())
 
     def _merged(self, name: str | None) -> tuple[Node, str]:
         """All files as one tree, and the project's name."""
@@ -273,7 +308,7 @@ class _Loader:
         sources = [(path, self._documents(path)) for path in self._files]
         name = self._name(name, [document for _, found in sources for document in found])
         self._environment["COMPOSE_PROJECT_NAME"] = name
-        layer = _Layer(self._directory, self._environment)
+        layer = _Layer(self._directory, self._environment, own=True)
         root: Node | None = None
         for path, found in sources:
             for document in found:
@@ -282,7 +317,12 @@ class _Loader:
         if root is None:
             place = Position(Source(_shown(str(Path(self._files[0]).absolute()))))
             raise ComposeErrors([Problem("the file is empty: it must hold services", "", place)])
-        return default_contexts(drop_repeats(settle(root)), self._directory), name
+        here = self._directory if self._passes.paths else "."
+        return default_contexts(drop_repeats(settle(root)), here), name
+
+    def _found(self, path: str) -> str:
+        """Where a path is that a canonical tree names."""
+        return path if self._passes.paths else absolute(path, self._directory, self._home)
 
     def _documents(self, path: str) -> list[Node]:
         if path == "-":
@@ -330,7 +370,11 @@ class _Loader:
 
     def _expand(self, document: Node, layer: _Layer, report: Report) -> Node:
         filled = document if report.templates else interpolate(document, layer.environment, report)
-        return Resolver(layer.directory, self._home).resolve(canonical(filled, report))
+        return self._resolver(layer).resolve(canonical(filled, report))
+
+    def _resolver(self, layer: _Layer) -> Resolver:
+        project = None if self._passes.paths else self._directory
+        return Resolver(layer.directory, self._home, project, layer.own)
 
     # --------------------------------------------------------------------------------------- extends
 
@@ -370,6 +414,7 @@ class _Loader:
             if is_remote(path):
                 report.error(f'"{path}" is remote: fetch it and name the local copy', place, file.pos)
                 return None
+            path = self._found(path)
             below = _Layer(str(Path(path).parent), layer.environment)
             found = self._extended_file(path, below, file, place, report)
             if found is None:
@@ -473,7 +518,7 @@ class _Loader:
             for document in self._read_more(file, node, path, report) or []:
                 tree = self._file(document, below, [*trail, file], report)
                 root = tree if root is None else merge_files(root, tree, report)
-        return root if root is None else default_contexts(root, directory)
+        return root if root is None else default_contexts(root, self._resolver(below).place("."))
 
     def _included_environment(
         self, entry: Node, directory: str, layer: _Layer, report: Report
@@ -555,11 +600,12 @@ class _Loader:
                 continue
             required = entry.get("required")
             must = required is None or required.value is not False
-            if not must and not Path(file.text()).exists():
+            name = self._found(file.text())
+            if not must and not Path(name).exists():
                 continue
             raw = entry.get("format")
             try:
-                source = read_env_file(file.text(), None)
+                source = read_env_file(name, None)
                 if raw is not None and raw.value == "raw":
                     values.update(dotenv.parse_raw(source, lookup))
                 else:
@@ -580,7 +626,7 @@ class _Loader:
         known: dict[str, str] = {}
         for index, file in enumerate(sequence(service.get("label_file"))):
             try:
-                values = dotenv.parse(read_env_file(file.text(), None), known.get)
+                values = dotenv.parse(read_env_file(self._found(file.text()), None), known.get)
             except ComposeErrors as error:
                 for problem in error.problems:
                     at = problem.position if problem.position.line else file.pos
@@ -655,8 +701,7 @@ class _Loader:
     ) -> dict[tuple[str, str], Content]:
         return {(kind, name): self._content(child, environment) for name, child in mapping(node).items()}
 
-    @staticmethod
-    def _content(node: Node, environment: Mapping[str, str]) -> Content:
+    def _content(self, node: Node, environment: Mapping[str, str]) -> Content:
         """A secret's or config's bytes. What is missing matters only to whoever deploys it."""
         content, variable, file = node.get("content"), node.get("environment"), node.get("file")
         if content is not None:
@@ -668,7 +713,7 @@ class _Loader:
             return Content(value.encode(errors="surrogateescape"))
         if file is not None:
             try:
-                return Content(read_bytes(file.text(), file.pos))
+                return Content(read_bytes(self._found(file.text()), file.pos))
             except ComposeErrors as error:
                 return Content(missing=error.problems[0].message)
         return Content()

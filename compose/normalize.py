@@ -19,6 +19,45 @@ def project_name(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "", text.lower()).lstrip("_-")
 
 
+def named_only(root: Node, name: str, environment: Mapping[str, str]) -> Node:
+    """What is left of `normalize` for `compose config --no-normalize`: the project's name, variables that are
+    taken from the environment, and the number of containers in its one place."""
+    value = dict(mapping(root))
+    services = value.get("services")
+    if services is not None and isinstance(services.value, dict):
+        done = {key: _service_as_said(node, environment) for key, node in services.value.items()}
+        value["services"] = services.replaced(done)
+    for kind in ("networks", "volumes", "secrets", "configs"):
+        if kind in value:
+            value[kind] = _spelled_out(value[kind], kind)
+    value["name"] = Node(name, value["name"].pos if "name" in value else root.pos)
+    return root.replaced(value)
+
+
+def _spelled_out(node: Node, kind: str) -> Node:
+    """Each entry as a mapping."""
+    entries: dict[str, Node] = {}
+    for key, child in mapping(node).items():
+        fields = dict(mapping(child))
+        if kind == "networks" and "ipam" not in fields:
+            fields["ipam"] = Node({}, child.pos)
+        entries[key] = Node(fields, child.pos, child.keys, "", child.via)
+    return node.replaced(entries)
+
+
+def _service_as_said(node: Node, environment: Mapping[str, str]) -> Node:
+    if not isinstance(node.value, dict):
+        return node
+    value = dict(node.value)
+    if "environment" in value:
+        value["environment"] = _resolved(value["environment"], environment.get)
+    if "depends_on" in value:
+        said = value["depends_on"]
+        value["depends_on"] = said.replaced({key: _required(each) for key, each in mapping(said).items()})
+    _complete_deploy(value)
+    return node.replaced(value)
+
+
 def normalize(root: Node, name: str, environment: Mapping[str, str]) -> Node:
     """The project with everything spelled out that Compose takes for granted."""
     value = dict(mapping(root))
@@ -40,14 +79,12 @@ def normalize(root: Node, name: str, environment: Mapping[str, str]) -> Node:
 def _named(node: Node, project: str, kind: str) -> Node:
     """Each entry with its real name: what it says, its key when external, else `project_key`."""
     entries: dict[str, Node] = {}
-    for key, child in mapping(node).items():
+    for key, child in mapping(_spelled_out(node, kind)).items():
         fields = dict(mapping(child))
         if "name" not in fields or not fields["name"].value:
             external = fields.get("external")
             outside = external is not None and external.value is True
             fields["name"] = Node(key if outside else f"{project}_{key}", child.pos)
-        if kind == "networks" and "ipam" not in fields:
-            fields["ipam"] = Node({}, child.pos)
         entries[key] = Node(fields, child.pos, child.keys, "", child.via)
     return node.replaced(entries)
 
@@ -69,15 +106,22 @@ def _service(node: Node, environment: Mapping[str, str]) -> Node:
     depends = _dependencies(value)
     if depends is not None:
         value["depends_on"] = depends
-    if "deploy" in value and value["deploy"].value is None:
-        del value["deploy"]
-    elif "deploy" in value:
-        deploy = value["deploy"]
-        missing = {key: Node({}, deploy.pos) for key in ("resources", "placement") if deploy.get(key) is None}
-        if "scale" in value and deploy.get("replicas") is None:
-            missing["replicas"] = value["scale"]
-        value["deploy"] = deploy.replaced({**mapping(deploy), **missing})
+    _complete_deploy(value)
     return node.replaced(value)
+
+
+def _complete_deploy(value: dict[str, Node]) -> None:
+    """A service's `deploy` with its sections and the number that `scale` gives."""
+    deploy = value.get("deploy")
+    if deploy is None:
+        return
+    if deploy.value is None:
+        del value["deploy"]
+        return
+    missing = {key: Node({}, deploy.pos) for key in ("resources", "placement") if deploy.get(key) is None}
+    if "scale" in value and deploy.get("replicas") is None:
+        missing["replicas"] = value["scale"]
+    value["deploy"] = deploy.replaced({**mapping(deploy), **missing})
 
 
 def default_contexts(root: Node, directory: str) -> Node:

@@ -28,11 +28,25 @@ def is_remote(context: str) -> bool:
 
 
 class Resolver:
-    """Makes one file's paths absolute."""
+    """Makes one file's paths absolute; or, with a `project` directory, keeps them relative to that one: what is
+    written in the project's `own` files stays as it stands."""
 
-    def __init__(self, base: str, home: str) -> None:
+    def __init__(self, base: str, home: str, project: str | None = None, own: bool = False) -> None:
         self._base = base
         self._home = home
+        self._project = project
+        self._own = own
+
+    def place(self, path: str) -> str:
+        """One path."""
+        if self._project is None:
+            return absolute(path, self._base, self._home)
+        if self._own:
+            return path
+        found = absolute(path, self._base, self._home)
+        return (
+            found if path.startswith(("/", "~")) or found == path else posixpath.relpath(found, self._project)
+        )
 
     def resolve(self, root: Node) -> Node:
         """The canonical tree of a file with its paths made absolute."""
@@ -75,7 +89,7 @@ class Resolver:
     def _path(self, node: Node) -> Node:
         if not isinstance(node.value, str) or not node.value:
             return node
-        return node.replaced(absolute(node.value, self._base, self._home))
+        return node.replaced(self.place(node.value))
 
     def _fields(self, node: Node, *names: str) -> Node:
         value = mapping(node)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,12 +17,16 @@ from pyswarm.errors import Invalid
 
 if TYPE_CHECKING:
     from compose.errors import Problem
+    from compose.load import Passes
     from compose.project import Project
 
 _UP, _LOOK, _RUN = "pyswarm.cli.compose_up", "pyswarm.cli.compose_look", "pyswarm.cli.compose_run"
 _IMAGES = "pyswarm.cli.compose_images"
 _ENTRIES = {
     "build": Entry(f"{_IMAGES}:build", "Build or rebuild services"),
+    "config": Entry(
+        "pyswarm.cli.compose_config:config", "Parse, resolve and render compose file in canonical format"
+    ),
     "cp": Entry("pyswarm.cli.compose_copy:cp", "Copy files between a service container and this machine"),
     "create": Entry(f"{_UP}:create", "Create what services need, and do not start them"),
     "down": Entry("pyswarm.cli.compose_down:down", "Stop and remove containers, networks"),
@@ -154,11 +158,12 @@ def load(
     profiles: Sequence[str] = (),
     directory: str = "",
     strict: bool = False,
+    passes: Passes | None = None,
 ) -> Project:
     """The project in these files ("-" is standard input). Raises Invalid with every problem, each with the
-    line that it is about when a person reads it."""
+    line that it is about when a person reads it. Without `passes`, all of them run."""
     from compose.errors import ComposeErrors
-    from compose.load import load_project
+    from compose.load import ALL_PASSES, load_project
 
     try:
         return load_project(
@@ -170,6 +175,7 @@ def load(
             profiles=profiles,
             strict=strict,
             stdin=sys.stdin.read,
+            passes=passes or ALL_PASSES,
         )
     except ComposeErrors as errors:
         raise explained(errors) from None
@@ -194,13 +200,14 @@ directory_option = click.option("--project-directory", default="", hidden=True)
 strict_option = click.option("--strict", is_flag=True, help="Warnings are errors.")
 
 
-def _loaded(
+def loaded(
     files: tuple[str, ...],
     name: str,
     env_files: tuple[str, ...],
     profiles: tuple[str, ...],
     directory: str,
     strict: bool,
+    passes: Passes | None = None,
 ) -> Project:
     """The project by the options on either side of the command's name."""
     said = settings()
@@ -211,6 +218,7 @@ def _loaded(
         profiles=(*said.profiles, *profiles),
         directory=directory or said.directory,
         strict=strict or said.strict,
+        passes=passes,
     )
 
 
@@ -221,100 +229,6 @@ def rendered(project: Project, format: str, *, keep_env_files: bool = False) -> 
     return render(project.canonical(keep_env_files=keep_env_files), "json" if format == "json" else "yaml")
 
 
-_LISTS = ("services", "images", "volumes", "networks", "models", "profiles", "variables", "environment")
-_CONFIG_REFUSED = {
-    "no_normalize": "the canonical form is the only one",
-    "no_path_resolution": "the canonical form has absolute paths",
-    "resolve_image_digests": "`pyswarm stack deploy` pins images when it deploys",
-    "lock_image_digests": "`pyswarm stack deploy` pins images when it deploys",
-}
-
-
-@compose.command()
-@file_option
-@click.option("-p", "--project-name", default="", hidden=True)
-@env_file_option
-@profile_option
-@directory_option
-@strict_option
-@click.option("--format", type=click.Choice(("yaml", "json")), default="yaml", show_default=True)
-@click.option("-o", "--output", default="", help="Save to file (default to stdout).")
-@click.option("-q", "--quiet", is_flag=True, help="Only validate, print nothing.")
-@click.option("--services", "list_services", is_flag=True, help="Print the service names, one per line.")
-@click.option("--images", "list_images", is_flag=True, help="Print the image names, one per line.")
-@click.option("--volumes", "list_volumes", is_flag=True, help="Print the volume names, one per line.")
-@click.option("--networks", "list_networks", is_flag=True, help="Print the network names, one per line.")
-@click.option("--models", "list_models", is_flag=True, help="Print the model names, one per line.")
-@click.option("--profiles", "list_profiles", is_flag=True, help="Print the profile names, one per line.")
-@click.option("--variables", "list_variables", is_flag=True, help="Print model variables and default values.")
-@click.option(
-    "--environment", "list_environment", is_flag=True, help="Print environment used for interpolation."
-)
-@click.option("--hash", "hash_of", default="", metavar="SERVICE|*", help="Print the service config hash.")
-@click.option("--no-env-resolution", is_flag=True, help="Keep env_file entries.")
-@click.option("--no-consistency", is_flag=True, hidden=True)
-@click.option("--no-interpolate", is_flag=True, help="Don't interpolate environment variables.")
-@click.option("--no-normalize", is_flag=True, help="Not supported.")
-@click.option("--no-path-resolution", is_flag=True, help="Not supported.")
-@click.option("--resolve-image-digests", is_flag=True, help="Not supported.")
-@click.option("--lock-image-digests", is_flag=True, help="Not supported.")
-@click.argument("names", nargs=-1, metavar="[SERVICE...]")
-def config(
-    files: tuple[str, ...],
-    project_name: str,
-    env_files: tuple[str, ...],
-    profiles: tuple[str, ...],
-    project_directory: str,
-    strict: bool,
-    format: str,
-    output: str,
-    quiet: bool,
-    hash_of: str,
-    no_env_resolution: bool,
-    no_consistency: bool,
-    no_interpolate: bool,
-    names: tuple[str, ...],
-    **options: Any,
-) -> None:
-    """Parse, resolve and render Compose files in canonical form."""
-    for key, why in _CONFIG_REFUSED.items():
-        if options[key]:
-            refuse(f"--{key.replace('_', '-')}", why)
-    if no_consistency:
-        warn("warning: --no-consistency has no effect: the model is always checked")
-    if no_interpolate:
-        others = [each for each in _LISTS if options[f"list_{each}"]]
-        if others or hash_of or names:
-            raise Invalid(
-                "--no-interpolate prints the whole model: it goes with --format, --output and --quiet alone"
-            )
-        text = template(files, project_name, env_files, profiles, project_directory, format)
-        _printed("" if quiet else text, output)
-        return
-    project = _loaded(files, project_name, env_files, profiles, project_directory, strict)
-    show_warnings(project.warnings)
-    if names:
-        project = _narrowed(project, names)
-    if quiet:
-        return
-    chosen = next((kind for kind in _LISTS if options[f"list_{kind}"]), "")
-    if chosen:
-        text = _listed(project, chosen)
-    elif hash_of:
-        text = _hashes(project, hash_of)
-    else:
-        text = rendered(project, format, keep_env_files=no_env_resolution)
-    _printed(text, output)
-
-
-def _printed(text: str, output: str) -> None:
-    """To the file, or standard output."""
-    if output:
-        Path(output).write_text(text)
-    else:
-        click.echo(text, nl=False)
-
-
 def template(
     files: tuple[str, ...],
     name: str,
@@ -322,10 +236,11 @@ def template(
     profiles: tuple[str, ...],
     directory: str,
     format: str,
+    passes: Passes | None = None,
 ) -> str:
     """The model with the variables left in place."""
     from compose.errors import ComposeErrors
-    from compose.load import load_template
+    from compose.load import ALL_PASSES, load_template
     from compose.project import render
 
     said = settings()
@@ -339,65 +254,11 @@ def template(
             environ=os.environ,
             profiles=(*said.profiles, *profiles),
             stdin=sys.stdin.read,
+            passes=passes or ALL_PASSES,
         )
     except ComposeErrors as errors:
         raise explained(errors) from None
     return render(value, "json" if format == "json" else "yaml")
-
-
-def _narrowed(project: Project, names: Sequence[str]) -> Project:
-    """The project with these services and what they depend on."""
-    from dataclasses import replace
-
-    from compose.tree import mapping
-    from pyswarm.cli.compose_local import closure
-
-    kept = closure(project, names)
-    services = project.tree.get("services")
-    assert services is not None, "the services were found in it"
-    nodes = {name: node for name, node in mapping(services).items() if name in kept}
-    return replace(
-        project,
-        services={name: each for name, each in project.services.items() if name in kept},
-        tree=project.tree.replaced({**mapping(project.tree), "services": services.replaced(nodes)}),
-    )
-
-
-def _listed(project: Project, kind: str) -> str:
-    """What `--services`, `--images`, ... print."""
-    if kind == "environment":
-        return "".join(f"{key}={value}\n" for key, value in sorted(project.environment.items()))
-    if kind == "variables":
-        return _variables(project)
-    if kind == "images":
-        found = [each.image or f"{project.name}-{name}" for name, each in sorted(project.services.items())]
-    elif kind == "profiles":
-        everyone = [*project.services.values(), *project.disabled.values()]
-        found = sorted({name for each in everyone for name in each.profiles})
-    elif kind == "services":
-        found = sorted(project.services)
-    else:
-        value = project.canonical().get(kind)
-        found = sorted(str(key) for key in value) if isinstance(value, dict) else []
-    return "".join(f"{name}\n" for name in found)
-
-
-def _variables(project: Project) -> str:
-    from pyswarm.cli.table import aligned
-
-    lines = ["NAME\tREQUIRED\tDEFAULT VALUE\tALTERNATE VALUE"]
-    for each in sorted(project.variables, key=lambda variable: variable.name):
-        lines.append(f"{each.name}\t{str(each.required).lower()}\t{each.default}\t{each.alternate}")
-    return aligned(lines)
-
-
-def _hashes(project: Project, hash_of: str) -> str:
-    names = sorted(project.services)
-    wanted = names if hash_of == "*" else hash_of.split(",")
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise Invalid(f"no such service: {missing[0]}")
-    return "".join(f"{name} {project.hash(name)}\n" for name in wanted)
 
 
 @compose.command()
@@ -419,7 +280,7 @@ def check(
     from compose.convert import convert_stack
     from compose.errors import ComposeErrors
 
-    project = _loaded(files, "", env_files, profiles, project_directory, strict)
+    project = loaded(files, "", env_files, profiles, project_directory, strict)
     try:
         specs = convert_stack(project, as_stack)
     except ComposeErrors as errors:

@@ -336,7 +336,7 @@ def test_many_includes_share_one_budget(tmp_path: Path) -> None:
 
 def test_variables_are_listed_without_values(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text("services: {a: {image: 'x:${A:?}', scale: '${B:-2}'}}")
-    found = list_variables([tmp_path / "a.yml", "-"], stdin=lambda: "x: $C")
+    found = list_variables([tmp_path / "a.yml", "-"], environ={}, stdin=lambda: "x-c: $C")
     assert [(variable.name, variable.required, variable.default) for variable in found] == [
         ("A", True, ""),
         ("B", False, "2"),
