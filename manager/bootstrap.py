@@ -11,6 +11,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from manager import trust
 from manager.backup import Backup
 from manager.ca import Authority
 from manager.sealer import Sealer
@@ -45,7 +46,7 @@ def prepare(
     cluster = authority.locked(authority.create_cluster(config.cluster_id, spec))
     node = _first_node(config, node_spec, clock.now())
     pair = authority.issue_node(cluster, node)
-    node = replace(node, certificate_serial=pki.identity(pair.cert).serial)
+    node = trust.issued(node, pki.identity(pair.cert), clock.now())
     _write_identity(config, cluster, pair)
     _save_records(state / RECORDS, [cluster, node, *_networks(ids, clock.now())])
     nodeconfig.save(config)
@@ -66,12 +67,13 @@ def prepare_restored(config: NodeConfig, backup: Backup, node_spec: NodeSpec, cl
     sealer.save(state / SEAL_KEY)
     node = _first_node(config, node_spec, now)
     pair = Authority(sealer, clock).issue_node(cluster, node)
-    node = replace(node, certificate_serial=pki.identity(pair.cert).serial)
+    node = trust.issued(node, pki.identity(pair.cert), now)
     records: list[Object] = [node]
     for obj in backup.objects:
         if isinstance(obj, Node) and (obj.manager_status is not None or obj.spec.role == "manager"):
-            cluster = Authority.revoke(cluster, obj, now)
-            obj = replace(obj, role="worker", spec=replace(obj.spec, role="worker"), manager_status=None)
+            cluster = trust.revoked(cluster, obj, now)
+            spec = replace(obj.spec, role="worker")
+            obj = replace(obj, role="worker", spec=spec, manager_status=None, **trust.NO_CERTIFICATE)
         if not isinstance(obj, Cluster):
             records.append(obj)
     fresh = [replace(o, meta=replace(o.meta, version=0)) for o in (cluster, *records)]

@@ -22,12 +22,12 @@ from manager import lock
 from manager.external_ca import Cfssl, Outside
 from manager.sealer import Sealer
 from manager.store import Put, Records, StaleWrite
-from manager.trust import Signer, signer_of
+from manager.trust import Signer, issued, signer_of
 from pyswarm import pki
 from pyswarm.api import Empty, IssueRequest, IssueResponse, RenewRequest, RootCAResponse, RotateCARequest
 from pyswarm.clock import Clock, base36
 from pyswarm.errors import Conflict, Invalid, NotFound, PermissionDenied
-from pyswarm.objects import Cluster, JoinTokens, Meta, Node, NodeStatus, Revoked, RootCA, RootRotation
+from pyswarm.objects import Cluster, JoinTokens, Meta, Node, NodeStatus, RootCA, RootRotation
 from pyswarm.rpc import Peer
 from pyswarm.specs import ClusterSpec, ExternalCA, NodeSpec
 
@@ -176,16 +176,6 @@ class Authority:
             "(or `manager`) on a manager"
         )
 
-    @staticmethod
-    def revoke(cluster: Cluster, node: Node, now: float) -> Cluster:
-        """The record with the node's certificate revoked (it was demoted or removed), and without those
-        that have ended by themselves."""
-        kept = [r for r in cluster.root_ca.revoked if r.until > now and r.serial != node.certificate_serial]
-        if node.certificate_serial:
-            life = max(cluster.spec.node_cert_expiry, pki.MIN_NODE_LIFE)
-            kept.append(Revoked(serial=node.certificate_serial, until=now + life))
-        return replace(cluster, root_ca=replace(cluster.root_ca, revoked=tuple(kept)))
-
     # ----------------------------------------------------------------------------------------- signing
 
     def sign(self, cluster: Cluster, csr: str, node: Node) -> str:
@@ -328,9 +318,9 @@ class CAService:
     async def _sign(self, cluster: Cluster, csr: str, node: Node) -> IssueResponse | None:
         """Sign, and write down which certificate the node has; None if the record changed meanwhile."""
         cert = await self._authority.sign_soon(cluster, csr, node)
-        serial = pki.identity(cert).serial
-        meta = replace(node.meta, updated_at=self._clock.now())
-        changed = replace(node, role=node.spec.role, certificate_serial=serial, meta=meta)
+        now = self._clock.now()
+        meta = replace(node.meta, updated_at=now)
+        changed = replace(issued(node, pki.identity(cert), now), role=node.spec.role, meta=meta)
         try:
             await self._store.commit([Put(changed)])
         except StaleWrite:

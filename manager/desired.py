@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from manager import query, validate
+from manager import query, trust, validate
 from manager.allocator import check_ports
 from manager.controller import Transaction
 from manager.state import View
@@ -544,6 +544,8 @@ def _remove_node(tx: Transaction, node: Node, *, force: bool) -> None:
         if task.status.state < TaskState.COMPLETE:
             status = replace(task.status, state=TaskState.ORPHANED, timestamp=tx.now, message="node removed")
             tx.put(replace(task, status=status))
+    if tx.view.cluster is not None:
+        tx.put(trust.revoked(tx.view.cluster, node, tx.now))
     tx.delete(node)
 
 

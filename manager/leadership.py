@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from manager import trust
 from manager.allocator import Allocator, check_network
 from manager.assignments import Tracker
 from manager.ca import Authority, CAService
@@ -199,8 +200,8 @@ def _note_members(tx: Transaction, changed: Sequence[Node]) -> None:
         if node is None or node.spec.role != seen.spec.role:
             continue
         if node.manager_status is not None and seen.manager_status is None and tx.view.cluster is not None:
-            tx.put(Authority.revoke(tx.view.cluster, node, tx.now))
-            node = replace(node, certificate_serial="")  # its agent asks for another one
+            tx.put(trust.revoked(tx.view.cluster, node, tx.now))
+            node = replace(node, **trust.NO_CERTIFICATE)
         tx.put(
             replace(node, manager_status=_merged(node.manager_status, seen.manager_status), role=seen.role)
         )

@@ -125,6 +125,16 @@ class ManagerStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedCertificate:
+    """A certificate that a node was given."""
+
+    serial: str
+    """Hexadecimal."""
+    until: float = 0.0
+    """When it ends by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     id: str
     meta: Meta = field(default_factory=Meta)
@@ -137,6 +147,9 @@ class Node:
     data_path_addr: str = ""
     """Address of the VXLAN endpoint, without port."""
     certificate_serial: str = ""
+    """Of the certificate that it is to use; where its own is another, it asks for a new one."""
+    certificates: tuple[IssuedCertificate, ...] = ()
+    """All that have not ended yet, nor were revoked: each would still be good for whoever has its key."""
     certificate_wanted: str = ""
     """Key id of the CA that is to have signed the node's certificate: where its own is another, it renews."""
 

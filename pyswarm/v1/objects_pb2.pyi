@@ -874,8 +874,16 @@ class ManagerStatus(_message.Message):
     raft_id: str
     def __init__(self, addr: _Optional[str] = ..., api: _Optional[str] = ..., leader: _Optional[bool] = ..., reachability: _Optional[str] = ..., raft_id: _Optional[str] = ...) -> None: ...
 
+class IssuedCertificate(_message.Message):
+    __slots__ = ("serial", "until")
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    serial: str
+    until: float
+    def __init__(self, serial: _Optional[str] = ..., until: _Optional[float] = ...) -> None: ...
+
 class Node(_message.Message):
-    __slots__ = ("id", "meta", "spec", "description", "status", "manager_status", "role", "data_path_addr", "certificate_serial", "certificate_wanted")
+    __slots__ = ("id", "meta", "spec", "description", "status", "manager_status", "role", "data_path_addr", "certificate_serial", "certificates", "certificate_wanted")
     ID_FIELD_NUMBER: _ClassVar[int]
     META_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -885,6 +893,7 @@ class Node(_message.Message):
     ROLE_FIELD_NUMBER: _ClassVar[int]
     DATA_PATH_ADDR_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_SERIAL_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_WANTED_FIELD_NUMBER: _ClassVar[int]
     id: str
     meta: Meta
@@ -895,8 +904,9 @@ class Node(_message.Message):
     role: str
     data_path_addr: str
     certificate_serial: str
+    certificates: _containers.RepeatedCompositeFieldContainer[IssuedCertificate]
     certificate_wanted: str
-    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., spec: _Optional[_Union[NodeSpec, _Mapping]] = ..., description: _Optional[_Union[NodeDescription, _Mapping]] = ..., status: _Optional[_Union[NodeStatus, _Mapping]] = ..., manager_status: _Optional[_Union[ManagerStatus, _Mapping]] = ..., role: _Optional[str] = ..., data_path_addr: _Optional[str] = ..., certificate_serial: _Optional[str] = ..., certificate_wanted: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., spec: _Optional[_Union[NodeSpec, _Mapping]] = ..., description: _Optional[_Union[NodeDescription, _Mapping]] = ..., status: _Optional[_Union[NodeStatus, _Mapping]] = ..., manager_status: _Optional[_Union[ManagerStatus, _Mapping]] = ..., role: _Optional[str] = ..., data_path_addr: _Optional[str] = ..., certificate_serial: _Optional[str] = ..., certificates: _Optional[_Iterable[_Union[IssuedCertificate, _Mapping]]] = ..., certificate_wanted: _Optional[str] = ...) -> None: ...
 
 class VirtualIP(_message.Message):
     __slots__ = ("network_id", "addr")

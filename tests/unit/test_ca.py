@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 
+from manager import trust
 from manager.ca import Authority, CAService, host_of, node_id_of
 from manager.sealer import Sealer, new_key
 from manager.store import Delete, Put
@@ -109,15 +110,30 @@ def test_cluster_without_tokens_admits_nobody(authority: Authority, cluster: Clu
 
 def test_revoked_certificates_are_kept_until_they_end(authority: Authority, cluster: Cluster) -> None:
     life = cluster.spec.node_cert_expiry
-    once = authority.revoke(cluster, Node(id="a", certificate_serial="aa"), NOW)
-    twice = authority.revoke(once, Node(id="b", certificate_serial="bb"), NOW + 10)
+    once = trust.revoked(cluster, Node(id="a", certificate_serial="aa"), NOW)
+    twice = trust.revoked(once, Node(id="b", certificate_serial="bb"), NOW + 10)
     assert [(r.serial, r.until) for r in twice.root_ca.revoked] == [
         ("aa", NOW + life),
         ("bb", NOW + 10 + life),
     ]
-    assert authority.revoke(twice, Node(id="c"), NOW) == twice
-    later = authority.revoke(twice, Node(id="c", certificate_serial="cc"), NOW + life + 5)
+    assert trust.revoked(twice, Node(id="c"), NOW) == twice
+    later = trust.revoked(twice, Node(id="c", certificate_serial="cc"), NOW + life + 5)
     assert [r.serial for r in later.root_ca.revoked] == ["bb", "cc"]
+
+
+def test_all_certificates_of_a_node_are_revoked_at_once(authority: Authority, cluster: Cluster) -> None:
+    """Renewed ones too: each is good for whoever has its key, until it ends."""
+    node, serials = Node(id="a"), list[str]()
+    for age in (100.0, 1.0, 0.0):
+        who = pki.identity(
+            pki.issue(authority.root(cluster), pki.Subject("a", "manager", "c"), NOW - age * 86_400).cert
+        )
+        node = trust.issued(node, who, NOW)
+        serials.append(who.serial)
+    assert node.certificate_serial == serials[-1]
+    assert [c.serial for c in node.certificates] == serials[1:], "the first one has ended"
+    found = trust.revoked(cluster, node, NOW).root_ca.revoked
+    assert [(r.serial, r.until) for r in found] == [(c.serial, c.until) for c in node.certificates]
 
 
 def test_client_certificate_for_a_context(authority: Authority, cluster: Cluster) -> None:

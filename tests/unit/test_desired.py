@@ -378,6 +378,8 @@ def test_a_node_is_removed_when_it_is_down_and_its_tasks_end() -> None:
     with pytest.raises(Conflict, match="not down"):
         world.remove("node", "n1")
     with pytest.raises(Conflict, match="demote it first"):
+        world.remove("node", "m1")
+    with pytest.raises(Conflict, match="the last manager"):
         world.remove("node", "m1", force=True)
     world.remove("node", "n1", force=True)
     task = world.state.view.get(Task, "t1")

@@ -81,13 +81,17 @@ def ca(tmp_path: Path) -> Ca:
     return Ca(tmp_path)
 
 
-async def renewed(ca: Ca, age: float) -> tuple[list[str], NodeConfig]:
-    """The requests that an agent makes whose certificate is that old, and its settings afterwards."""
-    config = replace(ca.config(ca.pair(age=age)), run_dir=str(ca.directory / "run"))
+async def renewed(
+    ca: Ca, age: float, known: str | None = None, role: pki.Role = "worker"
+) -> tuple[list[str], NodeConfig]:
+    """The requests that an agent makes whose certificate is that old, and its settings afterwards. The managers
+    know it by its serial, or by `known`."""
+    config = replace(ca.config(ca.pair(role, age=age)), run_dir=str(ca.directory / "run"))
     asked: list[str] = []
     changed = asyncio.Event()
     answered = asyncio.Event()
-    node = Node(id="n1")
+    serial = known if known is not None else pki.identity(config.cert("node.pem")).serial
+    node = Node(id="n1", certificate_serial=serial)
 
     async def renew(csr: str) -> IssueResponse:
         asked.append(csr)
@@ -103,7 +107,9 @@ async def renewed(ca: Ca, age: float) -> tuple[list[str], NodeConfig]:
     work = asyncio.ensure_future(identity.run())
     try:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), 5.0 if age else 0.2)
+            await asyncio.wait_for(
+                changed.wait(), 5.0 if age or known is not None or role != "worker" else 0.2
+            )
     finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
@@ -117,6 +123,17 @@ async def test_an_old_certificate_is_renewed_for_the_same_key(ca: Ca) -> None:
     assert found.not_before > SystemClock().now() - DAY
     ssl_context = ssl.create_default_context(cadata=config.cert("ca.pem").decode())
     ssl_context.load_cert_chain(config.certs / "node.pem", config.certs / "node.key")
+
+
+@pytest.mark.parametrize(("known", "role"), [("", "worker"), ("abc", "worker"), (None, "manager")])
+async def test_a_certificate_that_managers_hold_for_void_is_replaced_once(
+    ca: Ca, known: str | None, role: pki.Role
+) -> None:
+    """It was revoked when its node was demoted; or a newer one was signed whose way was cut; or an interrupted
+    change of the role has left one of the other."""
+    asked, config = await renewed(ca, 0.0, known, role)
+    assert len(asked) == 2, "asked again when no manager was connected, and no more once there was a new one"
+    assert pki.identity(config.cert("node.pem")).role == "worker"
 
 
 async def test_a_young_certificate_stays(ca: Ca) -> None:
