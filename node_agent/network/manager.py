@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from node_agent.network import dns, fabric, namespaces, plan
+from node_agent.network import dns, fabric, namespaces, occupants, plan
 from node_agent.ports import BindMount, Paths
 from pyswarm.errors import Conflict, Invalid, PyswarmError, Unavailable
 from pyswarm.objects import IngressPort, NetworkTable, Task
@@ -472,10 +472,7 @@ class NetworkManager:
         await self._claim_freed()
         for port in taken:
             if _hold_key(port) in self._taken:
-                raise Conflict(
-                    f"port {_port_text(port)} of this node is in use by another program: stop that (`ss -ltnup` "
-                    "shows it), or publish another port"
-                )
+                raise Conflict(await asyncio.to_thread(_taken_words, port))
 
     def _reserve(self, task_id: str, wanted: Sequence[PortConfig]) -> tuple[PortConfig, ...]:
         """Bind all ports, or none."""
@@ -487,6 +484,8 @@ class NetworkManager:
                 try:
                     item = _bind(port)
                 except OSError as exc:
+                    if exc.errno == errno.EADDRINUSE and occupants.sockets(port):
+                        raise Conflict(_taken_words(port)) from exc
                     raise Conflict(
                         f"port {_port_text(port)} cannot be opened on this node: {exc.strerror}; {_WAY_OUT}"
                     ) from exc
@@ -529,7 +528,7 @@ class NetworkManager:
                 self._not_held.discard(key)
             except (OSError, Invalid) as exc:
                 self._warn_not_held(key, port, exc)
-                if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE and _served(port):
+                if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE and occupants.sockets(port):
                     taken.add(key)
         self._taken = frozenset(taken)
 
@@ -631,21 +630,11 @@ def _bind(port: PortConfig) -> socket.socket:
     return item
 
 
-_LISTENING = {"tcp": "0A", "udp": "07"}
-"""The kernel's socket states (include/net/tcp_states.h) of those that wait for anybody's packets."""
-
-
-def _served(port: PortConfig) -> bool:
-    """Whether a program on this node waits for clients at the port; an outgoing connection that happens to come
-    from there is no such thing, and our own claims are not listed."""
-    ending = f":{port.published_port:04X}"
-    for family in ("", "6"):
-        with contextlib.suppress(OSError):
-            rows = Path(f"/proc/thread-self/net/{port.protocol}{family}").read_text().splitlines()[1:]
-            for _, local, _, state, *_ in map(str.split, rows):
-                if local.endswith(ending) and state == _LISTENING.get(port.protocol):
-                    return True
-    return False
+def _taken_words(port: PortConfig) -> str:
+    return (
+        f"port {_port_text(port)} of this node is in use by {occupants.who(port)}: stop that (`ss -ltnup` shows "
+        "it), or publish another port"
+    )
 
 
 def _hold_key(port: PortConfig) -> tuple[str, str, int]:

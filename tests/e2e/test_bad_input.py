@@ -187,7 +187,8 @@ def test_a_port_of_another_program(shared: Cluster, tmp_path: Path, program: int
     try:
         result = shared.run_cli("stack", "deploy", "--timeout", "8s", "-c", stack(tmp_path, text), "bad")
         assert result.returncode == 1, result.stdout + result.stderr
-        assert f"port {program}/tcp of this node is in use by another program" in result.stderr
+        assert f"port {program}/tcp of this node is in use by " in result.stderr
+        assert f"(pid {os.getpid()})" in result.stderr
         with socket.create_connection(("127.0.0.1", program), 5):
             pass
     finally:
