@@ -81,6 +81,13 @@ class Answers:
     async def _exec(
         self, start: ExecStart, inputs: AsyncIterator[AnswerInput]
     ) -> AsyncIterator[ExecOutputMessage]:
+        if start.attach:
+            events = await self._runtime.attach(
+                start.task, rows=start.rows, cols=start.cols, inputs=_exec_inputs(inputs)
+            )
+            async for kind, data in events:
+                yield ExecOutputMessage(kind=kind, data=data)
+            return
         request = ExecRequest(
             argv=start.argv,
             env=start.env,

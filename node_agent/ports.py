@@ -169,6 +169,17 @@ class RuntimePort(Protocol):
         """Run a command in the container; ends with an `exit` event. Cancelling kills it."""
         ...
 
+    async def attach(
+        self, task_id: str, *, rows: int, cols: int, inputs: AsyncIterator[ExecInput]
+    ) -> AsyncIterator[ExecEvent]:
+        """Join the streams of the container's own process, once there is one; ends with an `exit` event.
+        Closing it leaves the process to itself. NotFound when there is no container in time."""
+        ...
+
+    async def attached(self, task_id: str) -> None:
+        """Return when somebody is or was attached to the container."""
+        ...
+
     async def probe(self, task_id: str, argv: Sequence[str], timeout: float) -> tuple[int, str]:
         """One health check: exit code (124 on timeout) and at most 4 KiB of output."""
         ...

@@ -33,7 +33,7 @@ from node_agent.ports import (
 from node_agent.records import Records, Remembered
 from node_agent.tables import Tables
 from pyswarm.clock import Clock
-from pyswarm.errors import Invalid, NotFound, PyswarmError
+from pyswarm.errors import Invalid, NotFound, PyswarmError, Unavailable
 from pyswarm.objects import (
     Assignments,
     Config,
@@ -72,6 +72,8 @@ class WorkerOptions:
     the time that their tables may lag behind. On a single node nothing lags, and there is no delay."""
     resync_interval: float = 60.0
     """How often the kernel's tables are compared with what the managers said, and unused images let go."""
+    attach_timeout: float = 60.0
+    """Seconds that a container made for a client (`attach_first`) waits for it."""
     hook_timeout: float = 300.0
     """Most that one lifecycle hook may take."""
 
@@ -510,6 +512,9 @@ class Worker:
             entry.container = "present"
             ports = await self._network.publish(entry.launch.task)
             pid = await self._runtime.create(entry.launch)
+        if entry.task.spec.container.attach_first:
+            await self._attached(entry)
+        async with self._slots:
             await self._runtime.start(entry.id)
         entry.container = "started"
         now = self._clock.now()
@@ -525,6 +530,17 @@ class Worker:
             running_since=now if done else 0.0,
             health="" if self._health_policy(entry) is None else "starting",
         )
+
+    async def _attached(self, entry: _Entry) -> None:
+        """Wait for the client that the container is for."""
+        try:
+            async with asyncio.timeout(self._options.attach_timeout):
+                await self._runtime.attached(entry.id)
+        except TimeoutError:
+            waited = f"{self._options.attach_timeout:.0f} seconds"
+            raise Unavailable(
+                f"nobody attached to the container within {waited}: it was not started"
+            ) from None
 
     def _health_policy(self, entry: _Entry) -> HealthPolicy | None:
         image = entry.image.healthcheck if entry.image else None

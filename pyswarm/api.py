@@ -306,6 +306,9 @@ class ExecStart:
     privileged: bool = False
     rows: int = 0
     cols: int = 0
+    attach: bool = False
+    """Join the streams of the container's own process instead of running `argv`; `exit` is the container's code.
+    Whoever goes away leaves the process to itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -208,6 +208,9 @@ class ContainerSpec:
     """"" (the task's networks), "host", "none"."""
     volumes_from: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    attach_first: bool = False
+    """Start the process when a client has attached to its streams (`ExecStart.attach`), so that none of its output
+    is missed; the task fails when nobody does within a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ class FakeContainer:
     ended: Exit | None = None
     signals: list[str] = field(default_factory=list[str])
     waiters: asyncio.Event = field(default_factory=asyncio.Event)
+    attached: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -134,6 +135,20 @@ class FakeRuntime:
 
     async def known(self) -> Sequence[str]:
         return sorted(self._machine.containers)
+
+    async def attach(
+        self, task_id: str, *, rows: int, cols: int, inputs: AsyncIterator[ExecInput]
+    ) -> AsyncIterator[ExecEvent]:
+        self._need(task_id).attached.set()
+        ended = await self.wait(task_id)
+
+        async def events() -> AsyncIterator[ExecEvent]:
+            yield "exit", str(ended.code).encode()
+
+        return events()
+
+    async def attached(self, task_id: str) -> None:
+        await self._need(task_id).attached.wait()
 
     async def exec(
         self, task_id: str, request: ExecRequest, stdin: AsyncIterator[ExecInput]

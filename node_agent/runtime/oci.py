@@ -20,17 +20,18 @@ import os
 import select
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from node_agent import inotify
 from node_agent.ports import ExecEvent, ExecInput, ExecRequest, Exit, Launch, Paths
-from node_agent.runtime import capabilities, cgroups, conmon, host, oci_spec, seccomp, users
+from node_agent.runtime import attach, capabilities, cgroups, conmon, host, oci_spec, seccomp, users
 from node_agent.runtime.cgroups import CgroupLayout
 from node_agent.runtime.execs import Command, Exec, kill_session
 from node_agent.runtime.processes import open_process, read_pid, readable, start_time
@@ -49,6 +50,8 @@ KILL_TIMEOUT = 10.0
 """Seconds a killed container may take to be gone (its processes may wait for a disk)."""
 MOST_PROBE_OUTPUT = 4096
 _FIFO_TIMEOUT = 10.0
+_ATTACH_TIMEOUT = 30.0
+"""Seconds that a client waits for a container to be made."""
 _BROKEN_START = b"write exec fifo"
 _RUNTIME_ALIASES: Mapping[str, str] = {"io.containerd.runc.v2": "runc", "oci": "runc"}
 _WELL_KNOWN = ("crun", "kata-runtime", "runc", "runsc", "youki")
@@ -74,6 +77,8 @@ class _Container:
     """pidfd of conmon; None when that has ended."""
     process: Json | None = None
     """`process` of its configuration, once an exec needed it."""
+    attached: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a client has joined its streams."""
 
     @property
     def known_to_runc(self) -> bool:
@@ -599,6 +604,41 @@ class Conmon:
                     rest.add_done_callback(self._detached.discard)
         finally:
             document.unlink(missing_ok=True)
+
+    async def attach(
+        self, task_id: str, *, rows: int, cols: int, inputs: AsyncIterator[ExecInput]
+    ) -> AsyncIterator[ExecEvent]:
+        """See RuntimePort."""
+        container, stream = await self._attachable(task_id)
+        document = json.loads(_read(container.bundle / "config.json") or "{}")
+        terminal = bool(document.get("process", {}).get("terminal"))
+        if terminal and rows and cols:
+            attach.resize(container.bundle, rows, cols)
+
+        async def code() -> int:
+            return (await asyncio.shield(container.ended)).code
+
+        joined = attach.Attachment(stream, container.bundle, code, terminal=terminal)
+        container.attached.set()
+        return joined.events(inputs)
+
+    async def _attachable(self, task_id: str) -> tuple[_Container, socket.socket]:
+        """The container and its socket; waits for a container that is being made."""
+        deadline = self._clock.monotonic() + _ATTACH_TIMEOUT
+        while True:
+            container = self._find(task_id)
+            if container is not None and container.ended.done():
+                raise NotFound(f"the container of task {task_id} is not running")
+            if container is not None and container.pid:
+                with suppress(OSError):
+                    return container, attach.connect(self._sockets / task_id)
+            if self._clock.monotonic() > deadline:
+                raise NotFound(f"task {task_id} has no container on this node that could be attached to")
+            await asyncio.sleep(0.01)
+
+    async def attached(self, task_id: str) -> None:
+        """See RuntimePort."""
+        await self._need(task_id).attached.wait()
 
     async def probe(self, task_id: str, argv: Sequence[str], timeout: float) -> tuple[int, str]:
         """See RuntimePort."""

@@ -316,7 +316,7 @@ class LogMessage(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., slot: _Optional[int] = ..., node_id: _Optional[str] = ..., nanos: _Optional[int] = ..., stream: _Optional[str] = ..., data: _Optional[bytes] = ..., warning: _Optional[str] = ...) -> None: ...
 
 class ExecStart(_message.Message):
-    __slots__ = ("task", "argv", "env", "user", "working_dir", "tty", "stdin", "privileged", "rows", "cols")
+    __slots__ = ("task", "argv", "env", "user", "working_dir", "tty", "stdin", "privileged", "rows", "cols", "attach")
     TASK_FIELD_NUMBER: _ClassVar[int]
     ARGV_FIELD_NUMBER: _ClassVar[int]
     ENV_FIELD_NUMBER: _ClassVar[int]
@@ -327,6 +327,7 @@ class ExecStart(_message.Message):
     PRIVILEGED_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLS_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
     task: str
     argv: _containers.RepeatedScalarFieldContainer[str]
     env: _containers.RepeatedScalarFieldContainer[str]
@@ -337,7 +338,8 @@ class ExecStart(_message.Message):
     privileged: bool
     rows: int
     cols: int
-    def __init__(self, task: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., user: _Optional[str] = ..., working_dir: _Optional[str] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., privileged: _Optional[bool] = ..., rows: _Optional[int] = ..., cols: _Optional[int] = ...) -> None: ...
+    attach: bool
+    def __init__(self, task: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., user: _Optional[str] = ..., working_dir: _Optional[str] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., privileged: _Optional[bool] = ..., rows: _Optional[int] = ..., cols: _Optional[int] = ..., attach: _Optional[bool] = ...) -> None: ...
 
 class ExecInputMessage(_message.Message):
     __slots__ = ("start", "kind", "data")

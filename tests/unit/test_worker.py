@@ -162,6 +162,24 @@ async def test_a_task_walks_all_states_up_to_running(bench: Bench) -> None:
         assert worker.statuses() == [TaskStatusUpdate(task_id="t1", status=status)]
 
 
+async def test_a_container_for_a_client_starts_when_that_is_there(bench: Bench) -> None:
+    async with bench.agent() as worker:
+        await worker.apply(full(task(attach_first=True)))
+        await bench.until(lambda: "t1" in bench.machine.containers)
+        assert bench.last("t1").state == S.STARTING and not bench.happened("start t1")
+        bench.machine.containers["t1"].attached.set()
+        await bench.reaches("t1", S.RUNNING)
+
+
+async def test_a_container_whose_client_does_not_come_fails(bench: Bench) -> None:
+    bench.options = replace(bench.options, attach_timeout=0.02)
+    async with bench.agent() as worker:
+        await worker.apply(full(task(attach_first=True)))
+        status = await bench.reaches("t1", S.FAILED)
+        assert "nobody attached to the container" in status.err
+        assert not bench.happened("start t1")
+
+
 async def test_a_job_completes(bench: Bench) -> None:
     async with bench.agent() as worker:
         await worker.apply(full(task(image="job")))
