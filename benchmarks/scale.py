@@ -162,9 +162,12 @@ class Bench:
         used = self._cpu() - cpu - self._beats * seconds
         return Wave(total, tasks, seconds, used, self.collect())
 
-    async def reactions(self) -> list[float]:
+    async def reactions(self) -> tuple[list[float], float]:
+        """(milliseconds of each, milliseconds of the manager's CPU for one, whatever else the machine does)."""
+        cpu, start = self._cpu(), time.perf_counter()
         answer = await self._fleet.do("react", count=REACTIONS)
-        return [float(ms) for ms in answer["milliseconds"]]  # type: ignore[attr-defined]
+        used = self._cpu() - cpu - self._beats * (time.perf_counter() - start)
+        return [float(ms) for ms in answer["milliseconds"]], used / REACTIONS * 1000  # type: ignore[attr-defined]
 
     async def received(self) -> dict[str, int]:
         answer = await self._fleet.do("received")
@@ -254,12 +257,13 @@ async def _phases(bench: Bench, arguments: argparse.Namespace) -> None:
         )
     _say(f"{total:,} tasks from nothing to RUNNING", f"{time.perf_counter() - start:.1f} s")
     _summary(waves, bench.memory())
-    reactions = sorted(await bench.reactions())
+    reactions, cpu = await bench.reactions()
+    ninth = sorted(reactions)[len(reactions) * 9 // 10]
     _say(
         "one task fails, its replacement has arrived",
-        f"median {statistics.median(reactions):.1f} ms, 90% within {reactions[len(reactions) * 9 // 10]:.1f} ms"
-        " (goal 20 ms)",
+        f"median {statistics.median(reactions):.1f} ms (goal 20 ms), 90% within {ninth:.1f} ms",
     )
+    _say("  the manager's CPU for it", f"{cpu:.1f} ms, with the replacement's start")
     lost, seconds = await bench.lose(max(1, arguments.nodes // 100), total)
     _say(f"{max(1, arguments.nodes // 100)} nodes lost, their {lost} tasks run again", f"{seconds:.1f} s")
     seconds = await bench.roll(total)

@@ -1012,7 +1012,7 @@ def count_tasks(service: Service, tasks: Iterable[Task]) -> ServiceCounts:
         running += task.status.state == TaskState.RUNNING and task.desired_state <= TaskState.COMPLETE
         completed += task.status.state == TaskState.COMPLETE
         limit = TaskState.COMPLETE if job else TaskState.RUNNING
-        desired += task.desired_state <= limit
+        desired += task.desired_state <= limit and not (job and task.status.state == TaskState.COMPLETE)
     if mode.kind == "replicated":
         desired = mode.replicas
     elif mode.kind == "replicated-job":

@@ -65,7 +65,7 @@ def replicas(service: Service, counts: ServiceCounts) -> str:
     if mode.kind == "replicated-job":
         return f"{text} ({counts.completed}/{mode.total_completions} completed)"
     if mode.kind == "global-job":
-        return f"{text} ({counts.completed}/{counts.desired} completed)"
+        return f"{text} ({counts.completed}/{counts.desired + counts.completed} completed)"
     return f"{text} (max {most} per node)" if most and mode.kind == "replicated" else text
 
 

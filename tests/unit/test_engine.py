@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pyswarm import engine
+from pyswarm.cli.rows import replicas
 from pyswarm.errors import (
     Conflict,
     Fatal,
@@ -123,6 +124,11 @@ def test_counts_of_a_job_are_those_of_its_run() -> None:
         _task(2, TaskState.RUNNING, TaskState.COMPLETE, 2),
     ]
     assert engine.count_tasks(job, tasks) == engine.ServiceCounts(running=1, desired=2, completed=1)
+    assert replicas(job, engine.count_tasks(job, tasks)) == "1/2 (1/5 completed)"
+    everywhere = replace(job, spec=ServiceSpec(mode=ServiceMode(kind="global-job")))
+    counts = engine.count_tasks(everywhere, tasks)
+    assert counts == engine.ServiceCounts(running=1, desired=1, completed=1)
+    assert replicas(everywhere, counts) == "1/1 (1/2 completed)"
 
 
 @pytest.mark.parametrize(
