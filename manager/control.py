@@ -14,11 +14,11 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from manager import desired, query, validate
 from manager.controller import Controller, Transaction
-from manager.desired import Builder
+from manager.desired import Builder, StillThere
 from manager.dispatcher import Dispatcher
 from manager.logbroker import Conversation, LogBroker, alongside
 from manager.logs import stream_logs
@@ -81,6 +81,7 @@ from pyswarm.specs import ServiceSpec
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 EVENT_HISTORY = 2_000
 """Commits kept for `events --since` and for clients that reconnect."""
 EVENT_QUEUE = 2_000
@@ -89,6 +90,9 @@ RESOLVE_TIMEOUT = 30.0
 """Seconds for pinning one image to its digest."""
 BUILT_TIMEOUT = 5.0
 """Seconds that a manager's node has to say whether an image was built there."""
+REMOVAL_WAIT = 60.0
+"""Seconds that a request waits for a name whose owner is being removed."""
+REMOVAL_LOOK = 0.1
 RESOLVES = 16
 """Images that are looked up at the same time."""
 
@@ -229,7 +233,19 @@ class Control:
             pinned, _ = await self._pinned([spec.service], request.resolve_image)
             spec = replace(spec, service=pinned[0])
         id = _id_for(request.idempotency_key)
-        return box(await self._controller.submit(lambda tx: self._create(tx, spec, id)))
+        return box(await self._when_free(lambda tx: self._create(tx, spec, id)))
+
+    async def _when_free(self, mutation: Callable[[Transaction], T]) -> T:
+        """Submit it; while a name that it wants belongs to what is being removed, wait for that: people remove a
+        service and create it again in one breath."""
+        end = self._clock.monotonic() + REMOVAL_WAIT
+        while True:
+            try:
+                return await self._controller.submit(mutation)
+            except StillThere:
+                if self._clock.monotonic() >= end:
+                    raise
+            await asyncio.sleep(REMOVAL_LOOK)
 
     def _create(self, tx: Transaction, spec: SpecBox, id: str) -> Object:
         kind = _kind_in(spec)
@@ -300,9 +316,9 @@ class Control:
         services, warnings = await self._pinned(request.services, request.resolve_image)
         request = replace(request, services=tuple(services))
         if request.dry_run:
-            response = await self._controller.submit(lambda tx: _tried(tx, request, self._builder))
+            response = await self._when_free(lambda tx: _tried(tx, request, self._builder))
         else:
-            response = await self._controller.submit(lambda tx: self._builder.deploy(tx, request))
+            response = await self._when_free(lambda tx: self._builder.deploy(tx, request))
         return replace(
             response, warnings=(*warnings, *response.warnings), revision=self._controller.state.revision
         )

@@ -109,6 +109,10 @@ def _resolve_networks(view: View, spec: ServiceSpec, missing: list[str]) -> tupl
     return tuple(out)
 
 
+class StillThere(Conflict):
+    """An object of that name is on its way out: when it is gone, the same request succeeds."""
+
+
 def create_service(tx: Transaction, spec: ServiceSpec, id: str = "") -> Service:
     """Conflict when the name or a published port is taken. `id` is for a create that may be repeated."""
     service = _create_service(tx, spec, id)
@@ -137,7 +141,7 @@ def update_service(tx: Transaction, service: Service, spec: ServiceSpec, *, forc
 def _update_service(tx: Transaction, service: Service, spec: ServiceSpec, *, force: bool = False) -> Service:
     validate.service(spec)
     if service.pending_delete:
-        raise Conflict(f"service {service.spec.name} is being removed")
+        raise StillThere(f"service {service.spec.name} is being removed")
     if spec.name != service.spec.name:
         raise Invalid(
             f"service {service.spec.name}: services cannot be renamed: create {spec.name} and remove it"
@@ -205,7 +209,7 @@ def _free_name(view: View, cls: type[Service | Network | Volume | Secret | Confi
         return
     what = cls.__name__.lower()
     if isinstance(taken, (Service, Network)) and taken.pending_delete:
-        raise Conflict(f"{what} {name} is still being removed: try again when it is gone")
+        raise StillThere(f"{what} {name} is still being removed: try again when it is gone")
     raise Conflict(f"{what} {name} already exists")
 
 
@@ -266,6 +270,8 @@ class Builder:
         def attempt(work: Callable[[], DeployAction]) -> None:
             try:
                 actions.append(work())
+            except StillThere:
+                raise
             except PyswarmError as error:
                 problems.append(str(error))
 

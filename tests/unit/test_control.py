@@ -88,6 +88,23 @@ async def test_objects_are_made_found_listed_and_removed() -> None:
             await leader.control.get(GetRequest(kind="config", ref="c"), ADMIN)
 
 
+async def test_a_new_service_waits_for_the_one_of_its_name_that_is_being_removed() -> None:
+    async with leading() as leader:
+        old = await create(leader, service=web())
+        await leader.control.remove(RemoveRequest(kind="service", ref="web"), ADMIN)
+        waiting = asyncio.create_task(create(leader, service=web()))
+        deploying = asyncio.create_task(
+            leader.control.deploy(
+                DeployRequest(stack="web", services=(web(),), resolve_image="never", dry_run=True), ADMIN
+            )
+        )
+        done, _ = await asyncio.wait((waiting, deploying), timeout=0.3)
+        assert not done
+        await leader.controller.submit(lambda tx: tx.delete(old))
+        assert (await waiting).id != old.id
+        await deploying
+
+
 async def test_an_update_of_an_old_version_is_refused() -> None:
     async with leading() as leader:
         old = await create(leader, service=web())
