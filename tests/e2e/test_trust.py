@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from pyswarm.cli.trust import Rotation, progress
 from pyswarm.lab import Machine
 from pyswarm.objects import NodeState
 from pyswarm.rpc import TLS
-from tests.e2e.cluster import SLEEPER, busybox_context, until
+from tests.cfssl_server import CfsslServer
+from tests.e2e.cluster import SLEEPER, Cluster, busybox_context, until
 from tests.e2e.lab_cluster import LabCluster, containers_of
 from tests.e2e.test_secrets import files_with
 
@@ -227,3 +229,24 @@ def test_a_machine_that_was_switched_off_opens_with_the_new_key(swarm: LabCluste
         assert not (config.certs / "node.key").is_symlink()
     no_key = swarm.run_cli("unlock-key")
     assert (no_key.returncode, "no unlock key is set" in no_key.stderr) == (1, True)
+
+
+def test_certificates_from_a_ca_outside(tmp_path: Path) -> None:
+    """A cluster without a CA key: made, renewed, and brought home by a rotation."""
+    outside = CfsslServer()
+    cluster = Cluster(tmp_path / "outside")
+    cluster.directory.mkdir()
+    cluster.options = replace(cluster.options, external_cas=(outside.spec,))
+    try:
+        cluster.init()
+        assert cluster.cli("ca") == outside.root.cert.decode()
+        assert cluster.cli("node", "ls", "--format", "{{.Status}} {{.ManagerStatus}}") == "Ready Leader\n"
+        assert [body["subject"]["names"][0]["OU"] for body in outside.requests] == ["swarm-manager"]
+        cluster.cli("ca", "--rotate", "--quiet")
+        assert outside.requests[-1]["profile"] == "CA", "the CA outside has vouched for the new root"
+        assert outside.callers[-1] == cluster.config.node_id
+        new = cluster.cli("ca")
+        assert pki.issuer_id(cluster.config.cert("node.pem"), new) == pki.key_id(new)
+    finally:
+        outside.close()
+        cluster.leave()
