@@ -42,9 +42,11 @@ from pyswarm import __version__, nodeconfig, pki, supervisor, telemetry, tmpfs
 from pyswarm.api import JoinRaftResponse, RotateRequest
 from pyswarm.clock import RandomIds, SystemClock
 from pyswarm.errors import Conflict, Fatal, PermissionDenied, PyswarmError, Unavailable
+from pyswarm.limits import raise_file_limit
 from pyswarm.nodeconfig import SEAL_KEY, SOCKET_GROUP, NodeConfig
 from pyswarm.objects import Cluster
 from pyswarm.rpc import (
+    JOIN_OPTIONS,
     SERVER_OPTIONS,
     TLS,
     Peer,
@@ -202,7 +204,7 @@ class Manager:
             ("Raft", self._raft),
         ):
             add_service(api, name, switch, self._identify)
-        join = grpc.aio.server(options=SERVER_OPTIONS)
+        join = grpc.aio.server(options=JOIN_OPTIONS)
         self._listen(join, self._config.ports.join, mutual=False)
         add_service(join, "CA", self._ca, identify_tls)
         return [local, vault, api, join]
@@ -498,6 +500,7 @@ def _run(config: NodeConfig) -> None:
         raise Fatal(f"another manager runs on {config.state}")
     if config.role != "manager":
         raise Fatal("this node is not a manager (any more): `pyswarm node promote` makes it one")
+    raise_file_limit()
     write_on_signal("manager")
     asyncio.run(manage(config))
 

@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import platform
-import resource
 import shutil
 import signal
 import socket
@@ -34,6 +33,7 @@ from node_agent.worker import Worker
 from pyswarm import __version__, nodeconfig, pki, supervisor, telemetry, tmpfs
 from pyswarm.clock import SystemClock
 from pyswarm.errors import Fatal, Invalid, PyswarmError
+from pyswarm.limits import raise_file_limit
 from pyswarm.nodeconfig import NodeConfig
 from pyswarm.objects import ContainerStats, Node, NodeDescription, TaskState
 from pyswarm.rpc import TLS
@@ -267,12 +267,6 @@ def generic_resource(text: str) -> GenericResource:
     )
 
 
-def _raise_file_limit() -> None:
-    """A container costs a dozen descriptors: use what the machine allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def main() -> int:
     state = Path(sys.argv[1])
     telemetry.setup("node_agent", nodeconfig.log_format(state))
@@ -286,7 +280,7 @@ def _run(config: NodeConfig, flags: Sequence[str]) -> None:
     if supervisor.hold(config.run / "agent.lock") is None:
         raise Fatal(f"another agent runs on {config.state}")
     nodeconfig.keep_copy(config)
-    _raise_file_limit()
+    raise_file_limit()
     write_on_signal("agent")
     agent = Agent(config)
     asyncio.run(agent.leave(purge="--purge" in flags) if "--leave" in flags else agent.run())
