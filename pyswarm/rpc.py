@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -83,11 +83,30 @@ SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.max_concurrent_streams", 10_000),
+    # Who connects and says nothing holds a descriptor for so long. TLS across an ocean takes one second.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # Calls that wait for the process while a plan is made: beyond 1,000, gRPC would by itself cancel some of them
     # at random, as when a thousand agents report at once.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
 )
+
+_NARROWER: Mapping[str, int] = {
+    "grpc.max_receive_message_length": 64 * 1024,
+    "grpc.http2.lookahead_bytes": 64 * 1024,
+    "grpc.max_concurrent_streams": 16,
+    "grpc.max_metadata_size": 8 * 1024,
+    "grpc.absolute_max_metadata_size": 8 * 1024,
+    "grpc.max_connection_idle_ms": 30_000,
+    "grpc.max_connection_age_ms": 60_000,
+    "grpc.max_connection_age_grace_ms": 30_000,
+}
+"""Where callers have shown no certificate: a request to join has a kilobyte, and is answered within seconds."""
+JOIN_OPTIONS: Sequence[tuple[str, Any]] = (
+    *(option for option in SERVER_OPTIONS if option[0] not in _NARROWER),
+    *_NARROWER.items(),
+)
+"""Of the listener that lets in everybody."""
 
 
 @dataclass(frozen=True, slots=True)
