@@ -7,7 +7,7 @@ SOURCES := pyswarm compose manager node_agent tests proto benchmarks
 # Without compiled files every worker of the tests spends four seconds on rewriting assertions.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-down test test-unsettled test-fast check static format lint types contracts proto proto-check bench bench-scale sim chaos clean deps deps-dev
+.PHONY: help demo demo-down test test-unsettled test-fast check static format lint types contracts proto proto-check bench bench-scale bench-recovery sim chaos clean deps deps-dev
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -75,6 +75,9 @@ bench: deps-dev .venv/installed-dev ## Cost of a task beside the bare runtime, a
 
 bench-scale: deps-dev .venv/installed-dev ## A thousand simulated nodes: decisions, memory, reaction (NODES, TASKS; as root)
 	$(BIN)/python benchmarks/scale.py --nodes $(or $(NODES),1000) --tasks $(or $(TASKS),30000)
+
+bench-recovery: deps-dev .venv/installed-dev ## Deploys, scaling, deaths of every kind, timed; ARGS=--peer beside a real Docker Swarm (as root)
+	$(BIN)/python benchmarks/recovery.py $(ARGS)
 
 clean: ## Remove what builds and tests leave in the checkout
 	rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

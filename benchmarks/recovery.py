@@ -1,22 +1,31 @@
-"""How fast a cluster of three nodes does what it is asked, and recovers: pyswarm's own, beside Docker Swarm's.
+"""How fast a cluster does what it is asked, and recovers: pyswarm's own, beside Docker Swarm's.
 
 `python benchmarks/recovery.py [--peer] [--only-peer] [--runs N]`, as root. Both run on the same machine, one after
-the other, in labs of the same make (`pyswarm lab`): one manager, two workers, the same root file system already
-there, the same service on an overlay network, the same ways to die. `--peer` needs docker.io (dockerd, containerd).
+the other, in labs of the same make (`pyswarm lab`), with the same root file system already there, the same services
+on an overlay network, the same ways to die. `--peer` needs docker.io (dockerd, containerd).
+
+Three labs, one after the other: one manager and two workers for deploys, scaling, an update, a container's and a
+worker's death; three managers for the death of the leader's machine; for pyswarm alone, one manager and four workers,
+of which one is drained while a client calls the service through its VIP (Swarm's VIPs need IPVS, which many kernels
+lack).
 
 Times are from the request until it shows in the manager's state, except `60 to 3`, which ends when no further
-container lives. The rolling update has a monitor period, during which a new task must not fail; it is no work of the
-orchestrator's, and is said apart.
+container lives, and the leader's death, which ends with the next write that is accepted by another manager. What is
+no work of the orchestrator's is taken off and said: the monitor period of the update, during which a new task must
+not fail, and the restart delay.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import http.client
+import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -34,29 +43,43 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.floor import busybox_root
 from pyswarm.client import Client
-from pyswarm.errors import MissingProgram
+from pyswarm.errors import MissingProgram, PyswarmError
 from pyswarm.lab import Lab, Machine
 from pyswarm.objects import Service, Task, TaskState
 from pyswarm.specs import (
+    ConfigSpec,
     ContainerSpec,
     EndpointSpec,
     NetworkAttachmentSpec,
     NetworkSpec,
+    RestartPolicy,
     ServiceMode,
     ServiceSpec,
     TaskSpec,
     UpdateConfig,
 )
-from tests.e2e.lab_cluster import LabCluster, busybox_context, containers_of
+from tests.e2e.lab_cluster import LabCluster, containers_of, web_context
 
 NODES = 3
 KILLED_WITH = 9
 """Tasks that run when a worker dies."""
 MONITOR = 1.0
 """Seconds of monitor period of the rolling update."""
+RESTART_DELAY = 1.0
+"""Seconds between a container's end and its successor's start."""
+DRAINED = 30
+"""Tasks on the node that is drained."""
 DEADLINE = 120.0
 SERVICE, NETWORK, IMAGE = "bench", "bench", "busybox"
 SLEEP = ("sleep", "1000000")
+SERVE = ("httpd", "-f", "-p", "80", "-h", "/www")
+CALLS = (
+    "n=0; f=0; while :; do n=$((n+1)); timeout 5 wget -qO- http://web/cgi-bin/who >/dev/null || f=$((f+1)); "
+    "echo $n $f; done"
+)
+"""A client: prints how many requests it has made, and how many of them failed."""
+WRITE_TIMEOUT = 1.0
+"""Seconds that a write may take before it is tried again."""
 
 
 class Cluster(Protocol):
@@ -79,8 +102,20 @@ class Cluster(Protocol):
         """Containers that live on all machines."""
         ...
 
+    def kill_container(self) -> None:
+        """kill -9 the first process of one container; `running` counts it as long as the manager does."""
+        ...
+
     def kill(self) -> None:
-        """The last worker's machine is gone."""
+        """The last machine is gone."""
+        ...
+
+    def kill_leader(self) -> None:
+        """The first machine, whose manager leads, is gone."""
+        ...
+
+    def write(self) -> bool:
+        """Whether another manager accepts a write."""
         ...
 
     def close(self) -> None: ...
@@ -94,25 +129,43 @@ def waited(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+def timed(act: Callable[[], object], done: Callable[[], bool], what: str) -> float:
+    start = time.perf_counter()
+    act()
+    waited(done, what)
+    return time.perf_counter() - start
+
+
 def measured(cluster: Cluster) -> dict[str, float]:
-    """Seconds of each step, in order."""
+    """Seconds of each step on one manager and two workers, in order."""
     figures: dict[str, float] = {}
 
     def step(name: str, act: Callable[[], None], done: Callable[[], bool]) -> None:
-        start = time.perf_counter()
-        act()
-        waited(done, name)
-        figures[name] = time.perf_counter() - start
+        figures[name] = timed(act, done, name)
 
     step("first deploy of 3", lambda: cluster.create(3), lambda: cluster.running() == 3)
     for count in (30, 60):
         step(f"scale to {count}", lambda n=count: cluster.scale(n), lambda n=count: cluster.running() == n)
     step("scale 60 to 3", lambda: cluster.scale(3), lambda: cluster.containers() == 3)
     step("rolling update of 3", cluster.update, cluster.updated)
+    figures["  without its monitor"] = figures["rolling update of 3"] - MONITOR
+    waited(lambda: cluster.running() == 3 == cluster.containers(), "tasks before the kill")
+    start = time.perf_counter()
+    cluster.kill_container()
+    waited(lambda: cluster.running() == 2, "the container's end is noticed")
+    waited(lambda: cluster.running() == 3, "container dies")
+    figures["container dies"] = time.perf_counter() - start
+    figures["  without its restart delay"] = figures["container dies"] - RESTART_DELAY
     cluster.scale(KILLED_WITH)
     waited(lambda: cluster.running() == KILLED_WITH == cluster.containers(), "tasks before the kill")
     step("worker dies", cluster.kill, lambda: cluster.running() == KILLED_WITH)
     return figures
+
+
+def leader_dies(cluster: Cluster) -> dict[str, float]:
+    """Seconds from the death of the leader's machine to the next accepted write, on three managers."""
+    waited(cluster.write, "a write before the kill")
+    return {"leader dies": timed(cluster.kill_leader, cluster.write, "leader dies")}
 
 
 # ---------------------------------------------------------------------------------------------- pyswarm
@@ -123,14 +176,15 @@ class Pyswarm:
 
     title = "pyswarm"
 
-    def __init__(self) -> None:
-        self._swarm = LabCluster("psr", 1, NODES - 1, "198.18.93.0/24")
+    def __init__(self, managers: int = 1, workers: int = NODES - 1) -> None:
+        self._swarm = LabCluster("psr", managers, workers, "198.18.93.0/24")
         self._dead = ""
+        self._writes = itertools.count()
         self._loop = asyncio.new_event_loop()
         try:
             self._swarm.init()
             self._swarm.lab.join_all()
-            self._swarm.build(IMAGE, busybox_context(self._swarm.directory))
+            self._swarm.build(IMAGE, web_context(self._swarm.directory))
             self._spread_image()
             self._client = self._do(self._connected())
             self._do(self._client.create(NetworkSpec(name=NETWORK)))
@@ -144,7 +198,7 @@ class Pyswarm:
     def _spread_image(self) -> None:
         """A global service brings the image to every node; then it goes."""
         self._swarm.cli("service", "create", "-d", "--name", "seed", "--mode", "global", IMAGE, *SLEEP)
-        self._swarm.wait_running("seed", NODES)
+        self._swarm.wait_running("seed", len(self._swarm.lab.machines))
         self._swarm.cli("service", "rm", "seed")
         waited(lambda: self.containers() == 0, "the seed's containers end")
 
@@ -155,6 +209,7 @@ class Pyswarm:
         task = TaskSpec(
             container=ContainerSpec(image=IMAGE, args=SLEEP, init=True),
             networks=(NetworkAttachmentSpec(target=NETWORK),),
+            restart=RestartPolicy(delay=RESTART_DELAY),
         )
         spec = ServiceSpec(
             name=SERVICE,
@@ -192,9 +247,53 @@ class Pyswarm:
     def containers(self) -> int:
         return sum(len(containers_of(machine)) for machine in self._swarm.lab.machines)
 
+    def kill_container(self) -> None:
+        pids = [pid for machine in self._swarm.lab.machines for pid in containers_of(machine).values()]
+        os.kill(pids[0], signal.SIGKILL)
+
     def kill(self) -> None:
         self._dead = self._dead_node
         self._swarm.lab.machines[-1].kill()
+
+    def kill_leader(self) -> None:
+        self._swarm.lab.machines[0].kill()
+
+    def write(self) -> bool:
+        async def create() -> None:
+            socket = self._swarm.lab.machines[1].run / "pyswarm.sock"
+            async with asyncio.timeout(WRITE_TIMEOUT), Client.local(socket, WRITE_TIMEOUT) as client:
+                await client.create(ConfigSpec(name=f"write-{next(self._writes)}", data=b"x"))
+
+        try:
+            self._do(create())
+        except (PyswarmError, TimeoutError):
+            return False
+        return True
+
+    def drain(self) -> tuple[float, int, int]:
+        """Drain a node with DRAINED tasks while a client calls them through their VIP: seconds until it is empty,
+        requests, and how many of them failed."""
+        swarm, name = self._swarm, self._swarm.lab.machines[-1].name
+        at = f"node.hostname=={name}"
+        flags = ("--network", NETWORK, "--update-order", "start-first", "--stop-grace-period", "0.3s")
+        swarm.cli("service", "create", "-d", "--name", "web", *flags, "--constraint", at, IMAGE, *SERVE)
+        swarm.cli("service", "scale", "-d", f"web={DRAINED}")
+        swarm.wait_running("web", DRAINED)
+        swarm.cli("service", "update", "-d", "--constraint-rm", at, "web")
+        client = ("--network", NETWORK, "--constraint", "node.role==manager", IMAGE, "sh", "-c", CALLS)
+        swarm.cli("service", "create", "-d", "--name", "client", *client)
+        waited(lambda: self._calls()[0] > 20, "the client's calls are answered")
+        took = timed(
+            lambda: swarm.cli("node", "update", "--availability", "drain", name),
+            lambda: not containers_of(swarm.lab.machines[-1]),
+            "the drained node is empty",
+        )
+        swarm.wait_running("web", DRAINED)
+        return took, *self._calls()
+
+    def _calls(self) -> tuple[int, int]:
+        told = self._swarm.cli("service", "logs", "--tail", "1", "--raw", "client", ok=False).split()
+        return (int(told[0]), int(told[1])) if len(told) == 2 else (0, 0)
 
     @property
     def _dead_node(self) -> str:
@@ -213,19 +312,21 @@ class Pyswarm:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=60)
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(60)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
-def engine(path: Path, method: str, url: str, body: Any = None, kind: str = "application/json") -> Any:
+def engine(
+    path: Path, method: str, url: str, body: Any = None, kind: str = "application/json", timeout: float = 60
+) -> Any:
     """One request to a Docker engine; its JSON. `body` is JSON, or a path to send as it is."""
-    connection = _UnixConnection(path)
+    connection = _UnixConnection(path, timeout)
     try:
         data = body.read_bytes() if isinstance(body, Path) else json.dumps(body) if body is not None else None
         connection.request(method, f"/v1.41{url}", data, {"Content-Type": kind} if data is not None else {})
@@ -248,7 +349,8 @@ class DockerSwarm:
 
     title = "Docker Swarm"
 
-    def __init__(self) -> None:
+    def __init__(self, managers: int = 1, workers: int = NODES - 1) -> None:
+        self._writes = itertools.count()
         for program, package in (
             ("dockerd", "docker.io"),
             ("containerd", "docker.io"),
@@ -260,9 +362,9 @@ class DockerSwarm:
         self._lab = Lab.up(
             name="psd",
             directory=self._directory / "lab",
-            managers=1,
-            workers=NODES - 1,
-            subnet="198.18.94.0/24",
+            managers=managers,
+            workers=workers,
+            subnet="198.18.86.0/24",
             join=False,
         )
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -318,8 +420,9 @@ class DockerSwarm:
     def _join(self) -> None:
         first = self._lab.machines[0]
         self._ask("POST", "/swarm/init", {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": first.address})
-        token = self._ask("GET", "/swarm")["JoinTokens"]["Worker"]
+        tokens = self._ask("GET", "/swarm")["JoinTokens"]
         for machine in self._lab.machines[1:]:
+            token = tokens[machine.role.capitalize()]
             body = {
                 "ListenAddr": "0.0.0.0:2377",
                 "AdvertiseAddr": machine.address,
@@ -340,7 +443,11 @@ class DockerSwarm:
             "/services/create",
             {
                 "Name": SERVICE,
-                "TaskTemplate": {"ContainerSpec": container, "Networks": [{"Target": NETWORK}]},
+                "TaskTemplate": {
+                    "ContainerSpec": container,
+                    "Networks": [{"Target": NETWORK}],
+                    "RestartPolicy": {"Condition": "any", "Delay": int(RESTART_DELAY * 1e9)},
+                },
                 "Mode": {"Replicated": {"Replicas": replicas}},
                 "EndpointSpec": {"Mode": "dnsrr"},
                 "UpdateConfig": {"Parallelism": 1, "Monitor": int(MONITOR * 1e9)},
@@ -377,6 +484,24 @@ class DockerSwarm:
     def _living(self) -> Iterator[Machine]:
         return (machine for machine in self._lab.machines if machine.connected)
 
+    def kill_container(self) -> None:
+        paths = [self._socket(machine) for machine in self._lab.machines]
+        path, container = next((p, c["Id"]) for p in paths for c in engine(p, "GET", "/containers/json"))
+        os.kill(engine(path, "GET", f"/containers/{container}/json")["State"]["Pid"], signal.SIGKILL)
+
+    def kill_leader(self) -> None:
+        self._lab.machines[0].kill()
+
+    def write(self) -> bool:
+        spec = {"Name": f"write-{next(self._writes)}", "Data": "eA=="}
+        try:
+            engine(
+                self._socket(self._lab.machines[1]), "POST", "/configs/create", spec, timeout=WRITE_TIMEOUT
+            )
+        except (OSError, RuntimeError, http.client.HTTPException):
+            return False
+        return True
+
     def kill(self) -> None:
         machine = self._lab.machines[-1]
         nodes = self._ask("GET", "/nodes")
@@ -393,38 +518,37 @@ class DockerSwarm:
 # ---------------------------------------------------------------------------------------------- report
 
 
-def run(make: Callable[[], Cluster], runs: int) -> dict[str, float]:
+def run(make: Callable[[int, int], Cluster], runs: int) -> dict[str, float]:
     """The median of each step over so many fresh clusters."""
     rounds: list[dict[str, float]] = []
     for _ in range(runs):
-        cluster = make()
-        try:
-            rounds.append(measured(cluster))
-        finally:
-            cluster.close()
+        figures: dict[str, float] = {}
+        for managers, workers, work in ((1, NODES - 1, measured), (NODES, 0, leader_dies)):
+            with contextlib.closing(make(managers, workers)) as cluster:
+                figures |= work(cluster)
+        rounds.append(figures)
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+
+
+def drained() -> None:
+    """Drain one of five nodes, and tell how it went."""
+    with contextlib.closing(Pyswarm(1, 4)) as cluster:
+        took, requests, failed = cluster.drain()
+    print(
+        f"one of five nodes drained of {DRAINED} tasks in {took:.2f} s: {requests} requests, {failed} failed"
+    )
 
 
 def report(figures: dict[str, dict[str, float]]) -> None:
     titles = list(figures)
-    steps = list(figures[titles[0]])
     print(
-        f"{'seconds':28}"
-        + "".join(f"{title:>14}" for title in titles)
-        + ("    ratio" if len(titles) > 1 else "")
+        f"{'seconds':28}" + "".join(f"{title:>14}" for title in titles) + ("    ratio" if titles[1:] else "")
     )
-    for name in steps:
+    for name in figures[titles[0]]:
         values = [figures[title][name] for title in titles]
-        _line(name, values)
-        if name.startswith("rolling"):
-            # The monitor of the last task runs to its end in both; those before it may overlap with work.
-            _line(f"  without its {MONITOR:.0f} s monitor", [value - MONITOR for value in values])
-    print(f"({os.cpu_count()} cores; load {os.getloadavg()[0]:.1f} at the end)")
-
-
-def _line(name: str, values: list[float]) -> None:
-    ratio = f"{values[1] / values[0]:8.1f}x" if len(values) > 1 and values[0] > 0 else ""
-    print(f"{name:28}" + "".join(f"{value:14.2f}" for value in values) + ratio)
+        ratio = f"{values[1] / values[0]:8.1f}x" if values[1:] and values[0] > 0 else ""
+        print(f"{name:28}" + "".join(f"{value:14.2f}" for value in values) + ratio)
+    print(f"({os.cpu_count()} cores; load {os.getloadavg()[0]:.1f} at the end)", flush=True)
 
 
 def main() -> None:
@@ -437,6 +561,7 @@ def main() -> None:
     if not given.only_peer:
         figures[Pyswarm.title] = run(Pyswarm, given.runs)
         report(figures)
+        drained()
     if given.peer or given.only_peer:
         figures[DockerSwarm.title] = run(DockerSwarm, given.runs)
         report(figures)
