@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
+from manager import registration
 from manager.controller import Controller, Transaction
 from manager.images import ImageRelay
 from manager.logbroker import LogBroker
@@ -152,7 +153,9 @@ class Dispatcher:
         return cluster.spec if cluster is not None else ClusterSpec()
 
     async def session(self, request: SessionRequest, peer: Peer) -> AsyncIterator[SessionMessage]:
-        """Register the node; yields the session, then every change of the node or the managers."""
+        """Register the node; yields the session, then every change of the node or the managers. Raises Invalid for
+        a description that cannot be believed."""
+        registration.check(request)
         session = Session(self._ids.new_id(), peer.node_id, request.addr, self._clock.monotonic())
         former = self._sessions.pop(peer.node_id, None)
         if former is not None:
@@ -456,7 +459,7 @@ def _report(tx: Transaction, updates: Iterable[TaskStatusUpdate], peer: Peer) ->
             continue
         if task.node_id != peer.node_id:
             raise PermissionDenied(f"task {task.id} is not assigned to node {peer.node_id}")
-        status = merged(task.status, update.status)
+        status = merged(task.status, registration.believed(update.status))
         if status != task.status:
             tx.put(replace(task, status=status))
 
