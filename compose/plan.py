@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,12 @@ from typing import Literal
 import networkx as nx
 
 from compose.convert import StackSpecs
+from pyswarm.api import DeployRequest, DeployResponse
 from pyswarm.errors import Invalid
 from pyswarm.objects import Config, Network, Secret, Service, Volume
 from pyswarm.specs import (
     STACK_LABEL,
+    VERSION_OF_LABEL,
     ConfigSpec,
     FileReference,
     NetworkSpec,
@@ -56,6 +59,21 @@ class StackState:
     volumes: tuple[Volume, ...] = ()
     secrets: tuple[Secret, ...] = ()
     configs: tuple[Config, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """What the managers say that a deploy would take for a secret or config of the stack, whose contents only
+    they can compare."""
+
+    name: str
+    """Of the object that services would refer to."""
+    id: str = ""
+    """Known already, or made up for one that is to be made."""
+
+
+Versions = Mapping[tuple[Kind, str], Version]
+"""By kind, and name in the Compose file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,19 +126,27 @@ class StackPlan:
         return counts
 
 
-def plan_stack(desired: StackSpecs, current: StackState, prune: bool) -> StackPlan:
+def plan_stack(
+    desired: StackSpecs, current: StackState, prune: bool, versions: Versions | None = None
+) -> StackPlan:
     """What must change for the stack to become `desired`; with `prune`, what it no longer names goes.
+    Without `versions` configs are compared here, and the data of secrets is not.
 
     Raises Invalid, naming the cycle, when services wait for each other.
     """
     graph = dependency_graph(desired)
     order = _waves(graph)
     names = {network.id: network.spec.name for network in current.networks}
+    known = versions or {}
     changes: dict[tuple[Kind, str], Change] = {}
     for kind in KINDS:
         have = {object_.spec.name: object_ for object_ in _objects(current, kind)}
         for spec in _specs(desired, kind):
-            changes[kind, spec.name] = _change(kind, spec, have.get(spec.name), names)
+            if (version := known.get((kind, spec.name))) is not None:
+                changes[kind, spec.name] = _version_change(kind, spec, version, _objects(current, kind))
+            else:
+                meant = _renamed(spec, known) if isinstance(spec, ServiceSpec) else spec
+                changes[kind, spec.name] = _change(kind, meant, have.get(spec.name), names)
     waves = [tuple(changes[key] for key in wave if key in changes) for wave in order]
     waves += _removals(desired, current, changes) if prune else []
     kept = [wave for wave in waves if wave]
@@ -130,6 +156,21 @@ def plan_stack(desired: StackSpecs, current: StackState, prune: bool) -> StackPl
         edges=tuple(sorted((_label(a), _label(b)) for a, b in graph.edges)),
         changes=tuple(change for wave in kept for change in wave),
     )
+
+
+def versions_in(request: DeployRequest, answer: DeployResponse) -> Versions:
+    """What the managers' answer to a trial of the request says of its secrets and configs: it names them in
+    the request's order."""
+    found: dict[tuple[Kind, str], Version] = {}
+    asked: tuple[tuple[Kind, Sequence[SecretSpec | ConfigSpec]], ...] = (
+        ("secret", request.secrets),
+        ("config", request.configs),
+    )
+    for kind, specs in asked:
+        said = [action for action in answer.actions if action.kind == kind and action.action != "remove"]
+        for spec, action in zip(specs, said, strict=True):
+            found[kind, spec.name] = Version(name=action.name, id=action.id)
+    return found
 
 
 # ------------------------------------------------------------------------------------------- the graph
@@ -215,13 +256,66 @@ def _removals(
             for kind in kinds
             for object_ in sorted(_objects(current, kind), key=lambda item: item.spec.name)
             if object_.spec.labels.get(STACK_LABEL) == desired.stack
-            and (kind, object_.spec.name) not in changes
+            and (kind, _base_name(object_)) not in changes
         ]
         found.append(tuple(wave))
     return found
 
 
 # ---------------------------------------------------------------------------------------- comparing
+
+
+def _version_change(kind: Kind, spec: Spec, version: Version, objects: Sequence[Object]) -> Change:
+    """What happens to a secret or config, of which the managers know what a deploy would take."""
+    known = next((object_ for object_ in objects if object_.id == version.id), None)
+    if known is not None:
+        labels = {key: value for key, value in known.spec.labels.items() if key != VERSION_OF_LABEL}
+        fields = diff(labels, dict(spec.labels), "labels")
+        action: Action = "update" if fields else "unchanged"
+        return Change(action=action, kind=kind, name=spec.name, id=known.id, fields=fields, spec=spec)
+    former = [object_ for object_ in objects if _base_name(object_) == spec.name]
+    if not former:
+        return Change(action="create", kind=kind, name=spec.name, spec=spec)
+    latest = max(former, key=lambda object_: (object_.meta.created_at, object_.id))
+    return Change(
+        action="replace",
+        kind=kind,
+        name=spec.name,
+        id=latest.id,
+        fields=(FieldChange(path="data", old=_content(latest.spec), new=_content(spec)),),
+        spec=spec,
+        reason=f"as {version.name}: a {kind} cannot be changed, only made anew",
+    )
+
+
+def _base_name(object_: Object) -> str:
+    """The name that the Compose file gives the object."""
+    return object_.spec.labels.get(VERSION_OF_LABEL, object_.spec.name)
+
+
+def _content(spec: object) -> str:
+    """Two contents look alike only if they are; of a secret's nothing is told."""
+    return _bytes(spec.data) if isinstance(spec, ConfigSpec) else "(secret)"
+
+
+def _renamed(spec: ServiceSpec, versions: Versions) -> ServiceSpec:
+    """With references to the versions of secrets and configs that a deploy would take."""
+
+    def renamed(kind: Kind, references: Sequence[FileReference]) -> tuple[FileReference, ...]:
+        return tuple(
+            replace(reference, source_name=version.name)
+            if (version := versions.get((kind, reference.source_name))) is not None
+            else reference
+            for reference in references
+        )
+
+    container = spec.task.container
+    container = replace(
+        container,
+        secrets=renamed("secret", container.secrets),
+        configs=renamed("config", container.configs),
+    )
+    return replace(spec, task=replace(spec.task, container=container))
 
 
 def _change(kind: Kind, spec: Spec, have: Object | None, names: Mapping[str, str]) -> Change:
@@ -370,9 +464,10 @@ def _keyed(items: tuple[object, ...], path: str) -> dict[str, object] | None:
 
 
 def shown(value: object) -> object:
-    """A spec's value as JSON can hold it; unset fields of dataclasses are left out, bytes are counted."""
+    """A spec's value as JSON can hold it; unset fields of dataclasses are left out, bytes are counted and
+    told by their digest."""
     if isinstance(value, bytes):
-        return f"{len(value)} bytes"
+        return _bytes(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
         return {
@@ -385,6 +480,10 @@ def shown(value: object) -> object:
     if isinstance(value, (tuple, list)):
         return [shown(part) for part in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return value
+
+
+def _bytes(value: bytes) -> str:
+    return f"{len(value)} bytes, sha256 {hashlib.sha256(value).hexdigest()[:12]}"
 
 
 # ----------------------------------------------------------------------------------------- renderers

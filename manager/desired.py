@@ -35,6 +35,7 @@ from pyswarm.objects import (
 )
 from pyswarm.specs import (
     STACK_LABEL,
+    VERSION_OF_LABEL,
     ClusterSpec,
     ConfigSpec,
     FileReference,
@@ -46,8 +47,6 @@ from pyswarm.specs import (
     VolumeSpec,
 )
 
-VERSION_OF_LABEL = "pyswarm.version-of"
-"""On a secret or config that holds new content for a stack: the name the Compose file gives it."""
 DEFAULT_NETWORK = "bridge"
 """What services that name no network are on, so that they reach the outside as with docker."""
 
@@ -325,7 +324,11 @@ class Builder:
         current = self._version_with(tx.view, cls, spec)
         if current is not None:
             names[kind, spec.name] = current.spec.name
-            return DeployAction(kind=kind, name=spec.name, id=current.id, action="unchanged")
+            labels = _labels_of_version(spec, current)
+            if labels != current.spec.labels:
+                update_labels(tx, current, labels, same=True)
+            action = "unchanged" if labels == current.spec.labels else "update"
+            return DeployAction(kind=kind, name=current.spec.name, id=current.id, action=action)
         name, action = spec.name, "create"
         if tx.view.by_name(cls, spec.name) is not None:
             name = f"{spec.name}-{_version_mark(tx.view, spec)}"
@@ -389,6 +392,12 @@ def _versions(view: View, cls: type[Secret] | type[Config], name: str) -> list[S
     everything = view.secrets() if cls is Secret else view.configs()
     found = [o for o in everything if name in (o.spec.name, o.spec.labels.get(VERSION_OF_LABEL))]
     return sorted(found, key=lambda o: (-o.meta.created_at, o.id))
+
+
+def _labels_of_version(spec: SecretSpec | ConfigSpec, version: Secret | Config) -> Mapping[str, str]:
+    """The labels that the version is to have: those of the Compose file, and whose version it is."""
+    base = version.spec.labels.get(VERSION_OF_LABEL)
+    return spec.labels if base is None else {**spec.labels, VERSION_OF_LABEL: base}
 
 
 def _version_mark(view: View, spec: SecretSpec | ConfigSpec) -> str:

@@ -18,6 +18,8 @@ from typing import Literal
 StrMap = Mapping[str, str]
 
 STACK_LABEL = "com.docker.stack.namespace"
+VERSION_OF_LABEL = "pyswarm.version-of"
+"""On a secret or config that holds new content for a stack: the name that the Compose file gives it."""
 """The label that ties an object to its stack, Swarm's own, so that its tools keep working."""
 IMAGE_LABEL = "com.docker.stack.image"
 """The image as the Compose file names it, before its digest was pinned."""
@@ -448,6 +450,9 @@ class ServiceSpec:
     None: it waits for ever."""
     rebalance: str = ""
     """"" the cluster's default, "off" or "gentle"."""
+    stopped: bool = False
+    """A replicated service's tasks are told to stop and get no successors; its slots and their last tasks stay, to
+    be looked at and to be begun anew (`compose stop` and `start`)."""
 
 
 # ---------------------------------------------------------------------------------------------- other nouns

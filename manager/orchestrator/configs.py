@@ -11,10 +11,7 @@ from collections.abc import Collection, Iterable
 
 from manager.state import Changed, Key, Plan, View
 from pyswarm.objects import Config, Secret, Service, Task, alive
-from pyswarm.specs import STACK_LABEL, ServiceSpec
-
-VERSION_OF_LABEL = "pyswarm.version-of"
-"""On an object with new content: the name that the Compose file gives it."""
+from pyswarm.specs import STACK_LABEL, VERSION_OF_LABEL, ServiceSpec
 
 
 class VersionCollector:

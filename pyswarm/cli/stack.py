@@ -335,8 +335,16 @@ async def _summary(client: Client, specs: StackSpecs, prune: bool) -> str:
 
 
 async def _planned(client: Client, specs: StackSpecs, prune: bool) -> StackPlan:
-    """What the deploy would change. Raises Invalid for services that wait for each other."""
+    """What the deploy would change. Raises Invalid for services that wait for each other. What the managers
+    would refuse is a warning: the plan shows what is meant all the same."""
     from compose import plan as planning
+
+    versions: planning.Versions = {}
+    try:
+        request = _request(specs, False, "never", False)
+        versions = planning.versions_in(request, await client.deploy(replace(request, dry_run=True)))
+    except PyswarmError as error:
+        warn(f"warning: a deploy would be refused: {error}")
 
     services, networks, volumes, secrets, configs = await asyncio.gather(
         client.services(), client.networks(), client.volumes(), client.secrets(), client.configs()
@@ -344,7 +352,7 @@ async def _planned(client: Client, specs: StackSpecs, prune: bool) -> StackPlan:
     current = planning.StackState(
         services=services, networks=networks, volumes=volumes, secrets=secrets, configs=configs
     )
-    return planning.plan_stack(specs, current, prune)
+    return planning.plan_stack(specs, current, prune, versions)
 
 
 @stack.command()

@@ -12,17 +12,21 @@ from compose.plan import (
     Change,
     StackPlan,
     StackState,
+    Versions,
     diff,
     plan_stack,
     render_dot,
     render_graph,
     render_json,
     render_text,
+    versions_in,
 )
+from pyswarm.api import DeployAction, DeployRequest, DeployResponse
 from pyswarm.errors import Invalid
 from pyswarm.objects import Config, Network, Secret, Service, Volume
 from pyswarm.specs import (
     STACK_LABEL,
+    VERSION_OF_LABEL,
     Autoscale,
     ConfigSpec,
     ContainerSpec,
@@ -172,7 +176,71 @@ def test_what_cannot_change_is_replaced_or_kept() -> None:
     }
     assert _find(plan, "shop_web").reason == "the mode of a service cannot be changed"
     (item,) = _find(plan, "shop_c").fields
-    assert (item.path, item.old, item.new) == ("data", "6 bytes", "8 bytes")
+    assert (item.path, item.old, item.new) == (
+        "data",
+        "6 bytes, sha256 b79606fb3afe",
+        "8 bytes, sha256 9d463bde2a7e",
+    )
+
+
+def _versions(desired: StackSpecs, **names: str) -> Versions:
+    """What the managers say: the named versions, for others what is there."""
+    request = DeployRequest(stack="shop", secrets=desired.secrets, configs=desired.configs)
+    actions = [
+        DeployAction(kind=kind, name=names.get(kind, spec.name), id=names.get(kind, id))
+        for kind, specs, id in (("secret", desired.secrets, "sid"), ("config", desired.configs, "cid"))
+        for spec in specs
+    ]
+    return versions_in(request, DeployResponse(actions=tuple(actions)))
+
+
+def test_services_are_updated_for_what_the_managers_say_of_secrets() -> None:
+    old = _desired(_service("web"))
+    new = replace(old, secrets=(SecretSpec(name="shop_s", labels=LABELS, data=b"other"),))
+    assert plan_stack(new, _state(old), False, _versions(old)).empty
+    plan = plan_stack(new, _state(old), True, _versions(new, secret="shop_s-2"))
+    assert [(c.action, c.name) for c in plan.changes if c.action != "unchanged"] == [
+        ("replace", "shop_s"),
+        ("update", "shop_web"),
+    ]
+    assert "(secret)" in render_text(plan)
+    assert "sha256" not in render_text(plan)
+    (item,) = _find(plan, "shop_web").fields
+    assert (item.path, item.old, item.new) == (
+        "task.container.secrets.s.source_name",
+        "shop_s",
+        "shop_s-2",
+    )
+
+
+def test_a_version_that_is_in_use_is_nothing_to_do_and_nothing_to_prune() -> None:
+    first = _desired(_service("web"))
+    labels = {**LABELS, VERSION_OF_LABEL: "shop_s"}
+    second = SecretSpec(name="shop_s-2", labels=labels)
+    state = _state(first)
+    state = replace(
+        state,
+        secrets=(*state.secrets, Secret(id="shop_s-2", spec=second)),
+        services=tuple(
+            replace(
+                s,
+                spec=replace(
+                    s.spec,
+                    task=replace(
+                        s.spec.task,
+                        container=replace(
+                            s.spec.task.container,
+                            secrets=(
+                                FileReference(source_name="shop_s-2", source_id="shop_s-2", target="s"),
+                            ),
+                        ),
+                    ),
+                ),
+            )
+            for s in state.services
+        ),
+    )
+    assert plan_stack(first, state, True, _versions(first, secret="shop_s-2")).empty
 
 
 def test_prune_removes_what_is_not_named_but_volumes() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from manager import desired
 from manager.controller import Transaction
-from manager.desired import VERSION_OF_LABEL, Builder
+from manager.desired import Builder
 from manager.state import State
 from pyswarm.api import DeployRequest, DeployResponse
 from pyswarm.clock import SeededIds
@@ -32,6 +32,7 @@ from pyswarm.objects import (
 )
 from pyswarm.specs import (
     STACK_LABEL,
+    VERSION_OF_LABEL,
     ConfigSpec,
     ContainerSpec,
     EndpointSpec,
