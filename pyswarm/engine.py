@@ -171,6 +171,7 @@ _CONTAINER_EXTRA = (
     ("network_mode", "NetworkMode"),
     ("volumes_from", "VolumesFrom"),
     ("links", "Links"),
+    ("attach_first", "AttachFirst"),
 )
 _RESOURCES_EXTRA = (
     ("swap", "SwapBytes"),
@@ -209,6 +210,7 @@ _SERVICE_EXTRA = (
     ("volumes_per_slot", "VolumesPerSlot"),
     ("volumes_move_after", "VolumesMoveAfter"),
     ("rebalance", "Rebalance"),
+    ("stopped", "Stopped"),
 )
 _CLUSTER_EXTRA = (
     ("rebalance", "Rebalance"),
@@ -1014,7 +1016,7 @@ def count_tasks(service: Service, tasks: Iterable[Task]) -> ServiceCounts:
         limit = TaskState.COMPLETE if job else TaskState.RUNNING
         desired += task.desired_state <= limit and not (job and task.status.state == TaskState.COMPLETE)
     if mode.kind == "replicated":
-        desired = mode.replicas
+        desired = service.replicas
     elif mode.kind == "replicated-job":
         desired = mode.max_concurrent
     return ServiceCounts(running, desired, completed)

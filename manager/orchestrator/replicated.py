@@ -25,6 +25,8 @@ def reconcile(scene: Scene) -> None:
             del slots[slot.key]
     for slot in slots.values():
         settle(scene, slot)
+    if scene.service.spec.stopped:
+        return
     for slot in new_slots(scene, every, -excess):
         create(scene, slot)
         release(scene, slot)

@@ -145,6 +145,9 @@ class Scene:
 def settle(scene: Scene, slot: Slot) -> None:
     """Bring the slot as far as it can get now. A slot with no task at all is left to its mode."""
     end(scene, slot)
+    if scene.service.spec.stopped:
+        scene.shut_down(slot)
+        return
     _hand_over(scene, slot)
     if _needs_successor(scene, slot):
         assert slot.newest is not None

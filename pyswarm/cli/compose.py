@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _UP, _LOOK, _RUN = "pyswarm.cli.compose_up", "pyswarm.cli.compose_look", "pyswarm.cli.compose_run"
 _IMAGES = "pyswarm.cli.compose_images"
 _ENTRIES = {
+    "attach": Entry(
+        f"{_RUN}:attach_command", "Attach to a service's running container's input, output and errors"
+    ),
     "build": Entry(f"{_IMAGES}:build", "Build or rebuild services"),
     "config": Entry(
         "pyswarm.cli.compose_config:config", "Parse, resolve and render compose file in canonical format"
@@ -57,7 +60,6 @@ _ENTRIES = {
 REFUSED = {
     "pause": "the node's agent cannot freeze containers: use `compose stop`",
     "unpause": "the node's agent cannot freeze containers: use `compose start`",
-    "attach": "a container's streams cannot be attached later: use `compose logs -f`, or `compose exec`",
     "commit": "images are made by `compose build` alone",
     "export": "images are made by `compose build` alone",
     "publish": "applications are files here: commit them",

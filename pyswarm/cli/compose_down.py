@@ -150,7 +150,7 @@ def _own(scope: Scope, image: str) -> bool:
 @click.argument("names", nargs=-1, metavar="[SERVICE...]")
 @in_project()
 async def stop(scope: Scope, timeout: float | None, names: tuple[str, ...]) -> None:
-    """Stop services. Their containers end and are removed; `start` makes as many new ones."""
+    """Stop services. Their containers stay to be looked at; `start` makes new ones in their places."""
     chosen = scope.chosen(names)
     await halt(scope, chosen, timeout)
 

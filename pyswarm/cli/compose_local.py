@@ -35,8 +35,6 @@ FILES_LABEL = "com.docker.compose.project.config_files"
 DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
 IMAGE_ID_LABEL = "com.docker.compose.image"
 """docker compose's: the id of the image that a container was made of. A new image is a new container."""
-REPLICAS_LABEL = "pyswarm.compose.replicas"
-"""On a service that `compose stop` has stopped: the number of containers that `start` gives it back."""
 
 RESTART_DELAY = 0.1
 """Docker's first wait before it restarts a container; it doubles up to a minute."""
@@ -233,19 +231,13 @@ def with_replicas(spec: ServiceSpec, count: int) -> ServiceSpec:
 
 
 def stopped(spec: ServiceSpec) -> ServiceSpec:
-    """The service without a container, which remembers how many it had."""
-    if REPLICAS_LABEL in spec.labels:
-        return spec
-    labels = {**spec.labels, REPLICAS_LABEL: str(spec.mode.replicas)}
-    return replace(with_replicas(spec, 0), labels=labels)
+    """The service with its containers ended, and kept to be looked at."""
+    return replace(spec, stopped=True)
 
 
 def started(spec: ServiceSpec) -> ServiceSpec:
-    """The service as it was before it was stopped."""
-    if REPLICAS_LABEL not in spec.labels:
-        return spec
-    labels = {key: value for key, value in spec.labels.items() if key != REPLICAS_LABEL}
-    return replace(with_replicas(spec, int(spec.labels[REPLICAS_LABEL])), labels=labels)
+    """The service with its containers wanted."""
+    return replace(spec, stopped=False)
 
 
 # ------------------------------------------------------------------------------------------- one-off tasks
@@ -270,6 +262,10 @@ class OneOff:
     cap_drop: tuple[str, ...] = ()
     aliases: bool = False
     tty: bool = False
+    stdin: bool = False
+    """Keep the process's input open for a client."""
+    attached: bool = False
+    """Start the process when a client is at its streams."""
 
 
 def one_off(spec: ServiceSpec, stack: str, what: OneOff) -> ServiceSpec:
@@ -294,7 +290,7 @@ def one_off(spec: ServiceSpec, stack: str, what: OneOff) -> ServiceSpec:
         spec,
         name=what.name,
         labels={
-            **{k: v for k, v in spec.labels.items() if k != REPLICAS_LABEL},
+            **spec.labels,
             **labels,
             STACK_LABEL: stack,
         },
@@ -312,8 +308,8 @@ def one_off(spec: ServiceSpec, stack: str, what: OneOff) -> ServiceSpec:
                 cap_add=(*container.cap_add, *what.cap_add),
                 cap_drop=(*container.cap_drop, *what.cap_drop),
                 tty=what.tty,
-                open_stdin=False,
-                healthcheck=None if container.healthcheck is None else container.healthcheck,
+                open_stdin=what.stdin,
+                attach_first=what.attached,
             ),
             restart=RestartPolicy(condition="none"),
             networks=networks,
@@ -323,4 +319,5 @@ def one_off(spec: ServiceSpec, stack: str, what: OneOff) -> ServiceSpec:
         depends_on=(),
         cron=None,
         autoscale=None,
+        stopped=False,
     )

@@ -1,8 +1,7 @@
-"""`pyswarm compose exec` and `run`: a command in a container that runs, or in one made for it.
+"""`pyswarm compose exec`, `attach` and `run`: a command in a container that runs, or in one made for it.
 
-A one-off without input runs as the container's own process: its log is its output, its end the exit code. One that
-reads input or has a terminal runs beside a process that only sleeps, since the cluster attaches to nothing but what
-it starts by `exec`; so the image of such a one-off must have `sleep`.
+A one-off is a service with one task, whose process is the command. In the foreground the node holds the process back
+until this client is at its streams, so that it sees all output and the process all input.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import stat
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +18,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from pyswarm.api import ExecInputMessage, ExecStart, LogMessage, LogsRequest
+from pyswarm.api import ExecInputMessage, ExecStart
 from pyswarm.cli import compose_local as local
 from pyswarm.cli import nodes, values
-from pyswarm.cli.compose_logs import Following
 from pyswarm.cli.compose_session import ComposeCommand, Scope, in_project, note, say, settings, specs_of
 from pyswarm.cli.compose_state import containers, exit_code, stage
 from pyswarm.cli.compose_wait import POLL, NotStarted, blocked
-from pyswarm.errors import Invalid, NotFound
-from pyswarm.objects import Service, Task, alive
-from pyswarm.specs import Healthcheck, Mount, ServiceSpec
+from pyswarm.errors import Conflict, Invalid, NotFound, PyswarmError
+from pyswarm.objects import Service, Task, TaskState, alive
+from pyswarm.specs import Mount, ServiceSpec
 
 if TYPE_CHECKING:
     from compose.convert import StackSpecs
@@ -38,8 +34,6 @@ if TYPE_CHECKING:
     from pyswarm.client import Client
 
 CHUNK = 64 * 1024
-HOLDER = ("sleep", "2147483647")
-"""What a container of an interactive one-off runs: the longest sleep that every `sleep` understands."""
 
 
 # ------------------------------------------------------------------------------------------- exec
@@ -195,22 +189,18 @@ async def run(scope: Scope, service: str, argv: tuple[str, ...], **options: Any)
     else:
         await _resources(scope, specs)
     tty = not options["no_tty"] and not options["detach"] and terminals()
-    held = not options["detach"] and (tty or (options["interactive"] and has_input()))
-    spec = local.one_off(base, project.name, _wanted(scope, project, service, argv, options, tty))
+    stdin = not options["detach"] and bool(options["interactive"]) and (tty or has_input())
+    spec = local.one_off(base, project.name, _wanted(scope, project, service, argv, options, tty, stdin))
     if not options["no_deps"]:
         spec = replace(spec, depends_on=base.depends_on)
     say("Container", spec.name, "Creating")
     if settings().dry_run:
         return 0
-    if held:
-        command = await _command(scope, spec)
-        made = await _create(scope, holding(spec))
-        return await _finish(scope, made, options, _held(scope, made, spec, command, tty))
     made = await _create(scope, spec)
     if options["detach"]:
         click.echo(made.spec.name)
         return 0
-    return await _finish(scope, made, options, _plain(scope, made))
+    return await _Foreground(scope, made, tty, stdin).run(remove=bool(options["remove"]))
 
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -225,12 +215,12 @@ _DEFAULTS: Mapping[str, Any] = {
 
 
 def has_input() -> bool:
-    """Whether standard input is a pipe, a file or a socket: something that a command may want to read."""
+    """Whether there is a standard input at all."""
     try:
-        mode = os.fstat(0).st_mode
+        os.fstat(0)
     except OSError:
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+    return True
 
 
 async def _base(scope: Scope, specs: StackSpecs, service: str, options: Mapping[str, Any]) -> ServiceSpec:
@@ -270,7 +260,13 @@ async def _resources(scope: Scope, specs: StackSpecs) -> None:
 
 
 def _wanted(
-    scope: Scope, project: Project, service: str, argv: tuple[str, ...], options: Mapping[str, Any], tty: bool
+    scope: Scope,
+    project: Project,
+    service: str,
+    argv: tuple[str, ...],
+    options: Mapping[str, Any],
+    tty: bool,
+    stdin: bool,
 ) -> local.OneOff:
     """The options as what changes of the service's spec."""
     import shlex
@@ -298,7 +294,9 @@ def _wanted(
         cap_add=_capabilities(options["cap_add"]),
         cap_drop=_capabilities(options["cap_drop"]),
         aliases=bool(options["use_aliases"]),
-        tty=False,
+        tty=tty,
+        stdin=stdin,
+        attached=not options["detach"],
     )
 
 
@@ -331,64 +329,10 @@ def mount(text: str, project: Project) -> Mount:
     )
 
 
-def holding(spec: ServiceSpec) -> ServiceSpec:
-    """The one-off whose process only sleeps, until the command that runs beside it has ended."""
-    container = replace(
-        spec.task.container,
-        command=HOLDER,
-        args=(),
-        healthcheck=Healthcheck(test=("NONE",)),
-        stop_signal="SIGKILL",
-    )
-    return replace(spec, task=replace(spec.task, container=container))
-
-
-async def _command(scope: Scope, spec: ServiceSpec) -> tuple[str, ...]:
-    """What the container would run by itself: entrypoint and command of the spec, else of the image."""
-    container = spec.task.container
-    found = await nodes.ask(scope.client, "image.inspect", {"name": container.image}, node=await scope.node())
-    config: Mapping[str, Any] = found.get("Config") or {}
-    entrypoint = container.command
-    args = container.args
-    if entrypoint is None:
-        entrypoint = tuple(config.get("Entrypoint") or ())
-        args = tuple(config.get("Cmd") or ()) if args is None else args
-    whole = (*entrypoint, *(args or ()))
-    if not whole:
-        raise Invalid(f"{container.image} has no command: give one after the service's name")
-    return whole
-
-
 async def _create(scope: Scope, spec: ServiceSpec) -> Service:
     made = await scope.client.create(spec, resolve_image="never")
     assert isinstance(made, Service), "the manager answers with what it made"
     return made
-
-
-async def _finish(scope: Scope, made: Service, options: Mapping[str, Any], work: Any) -> int:
-    """The exit code of `work`; the container goes afterwards with --rm, and when it was interrupted."""
-    loop = asyncio.get_running_loop()
-    running = asyncio.ensure_future(work)
-    interrupted: list[int] = []
-
-    def stop(number: int) -> None:
-        interrupted.append(number)
-        running.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
-    try:
-        return int(await running)
-    except asyncio.CancelledError:
-        if not interrupted:
-            raise
-        return 128 + interrupted[0]
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        if options["remove"] or interrupted:
-            with contextlib.suppress(NotFound):
-                await scope.client.remove("service", made.id)
 
 
 async def _task_of(scope: Scope, made: Service) -> Task | None:
@@ -408,61 +352,158 @@ async def _task_of(scope: Scope, made: Service) -> Task | None:
     return task
 
 
-async def _plain(scope: Scope, made: Service) -> int:
-    """Show the log until the container ends."""
-    following = Following(scope.client, LogsRequest(services=(made.id,), follow=True), _raw)
-    try:
-        while True:
-            task = await _task_of(scope, made)
-            if task is not None and not alive(task.status.state):
-                await following.drain()
-                return exit_code(task)
-            await asyncio.sleep(POLL)
-    finally:
-        await following.close()
+class _Foreground:
+    """A one-off with this process's streams at it."""
 
+    def __init__(self, scope: Scope, made: Service, tty: bool, stdin: bool) -> None:
+        self._scope = scope
+        self._made = made
+        self._tty = tty
+        self._stdin = stdin
+        self._task: Task | None = None
+        self._interrupts = 0
+        self._sending: set[asyncio.Task[None]] = set()
 
-def _raw(message: LogMessage) -> None:
-    if message.warning:
-        note(message.warning)
-        return
-    out = sys.stderr.buffer if message.stream == "stderr" else sys.stdout.buffer
-    out.write(message.data if message.data.endswith(b"\n") else message.data + b"\n")
-    out.flush()
-
-
-async def _held(scope: Scope, made: Service, spec: ServiceSpec, command: tuple[str, ...], tty: bool) -> int:
-    """Run the command beside the sleeping process, this process's input and output attached."""
-    from pyswarm.cli.execute import attach
-
-    while True:
+    async def run(self, *, remove: bool) -> int:
+        """The command's exit code. The container goes with `remove`, and when it never came to life. The first
+        SIGINT or SIGTERM is passed on to the command, the second one kills it."""
+        loop = asyncio.get_running_loop()
+        work = asyncio.ensure_future(self._work())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupted, number, work)
+        ended = False
         try:
-            task = await _task_of(scope, made)
-        except NotStarted as error:
-            text = f"{error} (a command that reads input needs `sleep` in the image: give it </dev/null)"
-            raise NotStarted(text) from None
-        if task is not None and stage(task) == "healthy":
-            break
-        if task is not None and not alive(task.status.state):
-            raise NotStarted(
-                f"container {made.spec.name} ended with code {exit_code(task)}: has the image `sleep`?"
+            code = int(await work)
+            ended = True
+            return code
+        except _LeftToItselfError:
+            remove = False
+            ended = True
+            note(f"container {self._made.spec.name} goes on without you")
+            return 0
+        except asyncio.CancelledError:
+            if not self._interrupts:
+                raise
+            return 128 + signal.SIGINT
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+            for each in self._sending:
+                each.cancel()
+            if remove or not ended:
+                with contextlib.suppress(NotFound):
+                    await self._scope.client.remove("service", self._made.id)
+
+    def _interrupted(self, number: int, work: asyncio.Future[int]) -> None:
+        self._interrupts += 1
+        if self._task is None or self._interrupts > 1:
+            work.cancel()
+            return
+        task = asyncio.ensure_future(self._send(signal.Signals(number).name, self._task))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, name: str, task: Task) -> None:
+        with contextlib.suppress(PyswarmError):
+            await nodes.ask(
+                self._scope.client, "task.kill", {"task": task.id, "signal": name}, node=task.node_id
             )
-        await asyncio.sleep(POLL)
+
+    async def _work(self) -> int:
+        while True:
+            task = await _task_of(self._scope, self._made)
+            if task is not None and task.status.state >= TaskState.STARTING:
+                break
+            await asyncio.sleep(POLL)
+        if not alive(task.status.state):
+            return exit_code(task)
+        self._task = task
+        streams = asyncio.ensure_future(self._attached(task))
+        failure = asyncio.ensure_future(self._failed())
+        try:
+            await asyncio.wait((streams, failure), return_when=asyncio.FIRST_COMPLETED)
+            return await (streams if streams.done() else failure)
+        finally:
+            for each in (streams, failure):
+                each.cancel()
+            await asyncio.gather(streams, failure, return_exceptions=True)
+
+    async def _failed(self) -> int:
+        """Raise NotStarted when the container cannot be made; else wait for ever."""
+        while True:
+            task = await _task_of(self._scope, self._made)
+            if task is not None and task.status.state >= TaskState.RUNNING:
+                await asyncio.Event().wait()
+            await asyncio.sleep(POLL)
+
+    async def _attached(self, task: Task) -> int:
+        from pyswarm.cli.execute import DETACH_KEYS, Keys, attach
+
+        size = shutil.get_terminal_size()
+        start = ExecStart(
+            task=task.id,
+            attach=True,
+            tty=self._tty,
+            stdin=self._stdin,
+            rows=size.lines if self._tty else 0,
+            cols=size.columns if self._tty else 0,
+        )
+        keys = Keys(DETACH_KEYS)
+        try:
+            return await attach(self._scope.client, start, keys)
+        except Conflict:
+            if keys.complete:
+                raise _LeftToItselfError from None
+            raise
+
+
+class _LeftToItselfError(Exception):
+    """The detach keys were typed."""
+
+
+# ------------------------------------------------------------------------------------------- attach
+
+
+@click.command("attach", cls=ComposeCommand)
+@click.option("--detach-keys", default="ctrl-p,ctrl-q", help="Override the key sequence for detaching.")
+@click.option("--index", type=int, default=0, help="Index of the container if service has multiple replicas.")
+@click.option("--no-stdin", is_flag=True, help="Do not attach STDIN.")
+@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Proxy all received signals to the process.")
+@click.argument("name", metavar="SERVICE")
+@in_project()
+async def attach_command(
+    scope: Scope, detach_keys: str, index: int, no_stdin: bool, sig_proxy: bool, name: str
+) -> int:
+    """Attach local standard input, output, and error streams to a service's running container."""
+    from pyswarm.cli.compose_look import running
+    from pyswarm.cli.execute import Keys, attach
+
+    task = running(scope, name, index)
+    container = task.spec.container
+    tty = container.tty and terminals()
     size = shutil.get_terminal_size()
     start = ExecStart(
         task=task.id,
-        argv=command,
-        user=spec.task.container.user,
-        working_dir=spec.task.container.dir,
+        attach=True,
         tty=tty,
-        stdin=True,
+        stdin=container.open_stdin and not no_stdin,
         rows=size.lines if tty else 0,
         cols=size.columns if tty else 0,
     )
+    loop = asyncio.get_running_loop()
+    sending: set[asyncio.Future[object]] = set()
+
+    def proxy(number: int) -> None:
+        question = {"task": task.id, "signal": signal.Signals(number).name}
+        sending.add(asyncio.ensure_future(nodes.ask(scope.client, "task.kill", question, node=task.node_id)))
+
+    if sig_proxy:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, proxy, number)
     try:
-        return await attach(scope.client, start)
+        return await attach(scope.client, start, Keys(detach_keys))
     finally:
-        with contextlib.suppress(NotFound):
-            await nodes.ask(
-                scope.client, "task.kill", {"task": task.id, "signal": "SIGKILL"}, node=task.node_id
-            )
+        if sig_proxy:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+        await asyncio.gather(*sending, return_exceptions=True)

@@ -106,6 +106,11 @@ def restarts(task: Task) -> bool:
 
 def wants(service: Service) -> int:
     """How many containers the service is to have."""
+    return 0 if service.spec.stopped else slots(service)
+
+
+def slots(service: Service) -> int:
+    """How many containers the service has when it is not stopped."""
     return service.spec.mode.replicas if service.spec.mode.kind == "replicated" else 0
 
 
@@ -114,7 +119,7 @@ def of_service(services: Sequence[Service], tasks: Sequence[Task], service: Serv
     return [
         each
         for each in containers(services, tasks)
-        if each.task.service_id == service.id and each.task.slot <= max(wants(service), 1)
+        if each.task.service_id == service.id and each.task.slot <= max(slots(service), 1)
     ]
 
 

@@ -594,7 +594,7 @@ class Autoscale(_message.Message):
     def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ..., cpu: _Optional[float] = ..., memory: _Optional[float] = ..., metric: _Optional[str] = ..., target: _Optional[float] = ..., cooldown: _Optional[float] = ...) -> None: ...
 
 class ServiceSpec(_message.Message):
-    __slots__ = ("name", "labels", "task", "mode", "update", "rollback", "endpoint", "depends_on", "cron", "autoscale", "volumes_per_slot", "volumes_move_after", "rebalance")
+    __slots__ = ("name", "labels", "task", "mode", "update", "rollback", "endpoint", "depends_on", "cron", "autoscale", "volumes_per_slot", "volumes_move_after", "rebalance", "stopped")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -615,6 +615,7 @@ class ServiceSpec(_message.Message):
     VOLUMES_PER_SLOT_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_MOVE_AFTER_FIELD_NUMBER: _ClassVar[int]
     REBALANCE_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
     name: str
     labels: _containers.ScalarMap[str, str]
     task: TaskSpec
@@ -628,7 +629,8 @@ class ServiceSpec(_message.Message):
     volumes_per_slot: bool
     volumes_move_after: float
     rebalance: str
-    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., task: _Optional[_Union[TaskSpec, _Mapping]] = ..., mode: _Optional[_Union[ServiceMode, _Mapping]] = ..., update: _Optional[_Union[UpdateConfig, _Mapping]] = ..., rollback: _Optional[_Union[UpdateConfig, _Mapping]] = ..., endpoint: _Optional[_Union[EndpointSpec, _Mapping]] = ..., depends_on: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., cron: _Optional[_Union[CronSchedule, _Mapping]] = ..., autoscale: _Optional[_Union[Autoscale, _Mapping]] = ..., volumes_per_slot: _Optional[bool] = ..., volumes_move_after: _Optional[float] = ..., rebalance: _Optional[str] = ...) -> None: ...
+    stopped: bool
+    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., task: _Optional[_Union[TaskSpec, _Mapping]] = ..., mode: _Optional[_Union[ServiceMode, _Mapping]] = ..., update: _Optional[_Union[UpdateConfig, _Mapping]] = ..., rollback: _Optional[_Union[UpdateConfig, _Mapping]] = ..., endpoint: _Optional[_Union[EndpointSpec, _Mapping]] = ..., depends_on: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., cron: _Optional[_Union[CronSchedule, _Mapping]] = ..., autoscale: _Optional[_Union[Autoscale, _Mapping]] = ..., volumes_per_slot: _Optional[bool] = ..., volumes_move_after: _Optional[float] = ..., rebalance: _Optional[str] = ..., stopped: _Optional[bool] = ...) -> None: ...
 
 class IpamPool(_message.Message):
     __slots__ = ("subnet", "ip_range", "gateway", "aux_addresses")

@@ -13,7 +13,7 @@ from pyswarm.cli import compose as module
 from pyswarm.cli.main import cli
 
 ORACLE = Path(__file__).parent / "get_oracle.sh"
-REFUSED = {"attach", "bridge", "commit", "export", "pause", "publish", "unpause"}
+REFUSED = {"bridge", "commit", "export", "pause", "publish", "unpause"}
 """Commands that pyswarm refuses by name, with the reason."""
 _FLAG = re.compile(r"^ {2}(?: {4}|(?P<short>-\w), )(?P<long>--[\w-]+)")
 

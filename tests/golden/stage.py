@@ -405,6 +405,8 @@ def _set(spec: ServiceSpec, key: str, value: str) -> ServiceSpec:
         return replace(spec, mode=replace(mode, kind=_MODES[value]))  # type: ignore[arg-type]
     if key in ("replicas", "max_concurrent", "total_completions"):
         return replace(spec, mode=replace(mode, **{key: int(value)}))
+    if key == "stopped":
+        return replace(spec, stopped=value == "true")
     if key in ("image", "stop_signal"):
         return replace(spec, task=replace(task, container=replace(task.container, **{key: value})))
     if key.startswith("restart."):

@@ -127,7 +127,7 @@ def test_scale_stop_and_start(project: Project, specs: StackSpecs) -> None:
     web = compose_local.scaled(local, {"web": 5}).services[2]
     assert web.mode.replicas == 5
     off = compose_local.stopped(web)
-    assert (off.mode.replicas, off.labels[compose_local.REPLICAS_LABEL]) == (0, "5")
+    assert (off.mode.replicas, off.stopped) == (5, True)
     assert compose_local.stopped(off) == off
     assert compose_local.started(off) == web
     with pytest.raises(NotFound, match="no such service: nope"):
@@ -517,7 +517,7 @@ def test_projects_are_known_by_name_without_their_files(swarm: CliManager, tmp_p
     ("arguments", "text"),
     [
         (["pause"], "compose pause is not supported: the node's agent cannot freeze"),
-        (["attach", "web"], "compose attach is not supported"),
+        (["attach", "web"], 'service "web" is not running'),
         (["--all-resources", "ps"], "--all-resources is not supported"),
         (["--compatibility", "ps"], "--compatibility is not supported"),
         (["up", "--build", "--no-build"], "--build and --no-build are incompatible"),
