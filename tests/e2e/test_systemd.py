@@ -43,7 +43,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdMachine
 
 
 def containers(machine: SystemdMachine) -> list[str]:
+    """The processes of the containers."""
     return sorted(machine.run("pgrep", "-f", "^httpd -f -p 80", ok=False).split())
+
+
+def monitored(machine: SystemdMachine) -> list[str]:
+    """The processes of the containers and their monitors."""
+    return containers(machine) + sorted(machine.run("pgrep", "-x", "conmon", ok=False).split())
 
 
 def answer(machine: SystemdMachine) -> str:
@@ -74,23 +80,23 @@ def test_units_are_enabled_and_hold_what_is_theirs(machine: SystemdMachine) -> N
 def test_a_killed_daemon_is_started_again_and_containers_never_know(
     machine: SystemdMachine, unit: str
 ) -> None:
-    before, pid = containers(machine), machine.unit(unit, "MainPID")
+    before, pid = monitored(machine), machine.unit(unit, "MainPID")
     machine.run("kill", "-9", pid)
     until(lambda: is_replaced(machine, unit, pid), f"systemd starts {unit} again")
     until(lambda: counts_both(machine), "the manager counts both")
-    assert containers(machine) == before
+    assert monitored(machine) == before
     assert answer(machine) == "shop_web"
 
 
 def test_containers_serve_while_the_units_are_stopped(machine: SystemdMachine) -> None:
-    before = containers(machine)
+    before = monitored(machine)
     machine.run("systemctl", "stop", AGENT, MANAGER)
     assert machine.run("pgrep", "-x", "etcd", ok=False) == ""
-    assert containers(machine) == before
+    assert monitored(machine) == before
     assert answer(machine) == "shop_web"
     machine.run("systemctl", "start", MANAGER, AGENT)
     until(lambda: counts_both(machine), "the manager counts both")
-    assert containers(machine) == before
+    assert monitored(machine) == before
 
 
 def test_after_a_power_cut_everything_comes_back_by_itself(machine: SystemdMachine) -> None:
