@@ -42,6 +42,8 @@ _STEADY = 10.0
 """Seconds after which a running etcd counts as well, and the back-off starts anew."""
 _FIRST_DAY = 1_600_000_000.0
 """The date of a revocation list without entries: any time in the past."""
+_LEAST_SPACE = 64 * 1024
+"""Bytes free on its disk, below which etcd can hardly work."""
 _LOCK_WAIT = 10.0
 _STOP_WAIT = 3.0
 _RESTART_WAIT = 30.0
@@ -240,6 +242,8 @@ def diagnose(text: str, directory: Path) -> PyswarmError:
     if "could not retrieve cluster information" in text:
         return PeersSilent("etcd cannot join: the other managers do not answer on their etcd peer port")
     lines = text.splitlines()
+    if not lines and (why := disk_trouble(directory)):
+        return Unavailable(f"etcd cannot run: {why}")
     first = next((i for i, line in enumerate(lines) if _TROUBLE.search(line)), None)
     trouble = "\n".join(lines[first:]) if first is not None else ""
     said = _gist(lines[first]) if first is not None else "it said nothing"
@@ -251,12 +255,25 @@ def diagnose(text: str, directory: Path) -> PyswarmError:
     return Unavailable(f"etcd stopped ({said})")
 
 
+def disk_trouble(directory: Path) -> str:
+    """Why nothing can be written there, not even etcd's log; "" if it can."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError as error:
+        return f"{directory}: {error.strerror}"
+    if disk.f_flag & os.ST_RDONLY:
+        return f"the file system of {directory} is read-only: look at the kernel's log (dmesg)"
+    if disk.f_bavail * disk.f_frsize < _LEAST_SPACE:
+        return f"the disk of {directory} is full: free some space"
+    return ""
+
+
 def damaged(directory: Path, why: str) -> Fatal:
     """The error for data that no restart will mend."""
     return Fatal(
         f"etcd's data in {directory} is damaged ({why}). With other managers up: `pyswarm leave --force` "
-        "here and join again. Otherwise move the directory away and restore a backup with "
-        "`pyswarm swarm restore`"
+        "here and join again. Otherwise copy the directory to a safe place, run `pyswarm leave --force` and start "
+        "from a backup with `pyswarm restore FILE`"
     )
 
 
@@ -278,6 +295,8 @@ class EtcdProcess:
     def __init__(self, config: EtcdConfig, tls: Tls) -> None:
         self.config = config
         self.restarts = 0
+        self.trouble = ""
+        """Why it stopped last, if that was a moment ago."""
         self._tls = tls
         self._program: tuple[str, tuple[int, int, int]] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -339,6 +358,7 @@ class EtcdProcess:
             if isinstance(reason, Fatal):
                 raise reason
             log.warning("%s; starting it again", reason)
+            self.trouble = str(reason)
             delay = _BACKOFF_FIRST if loop.time() - self._started_at > _STEADY else delay
             await asyncio.sleep(delay)
             delay = min(delay * 2, _BACKOFF_MAX)
@@ -483,11 +503,20 @@ class EtcdProcess:
                     await asyncio.sleep(0.2)
                     await self._launch(False)
                 with contextlib.suppress(Unavailable):
-                    await client.call_member(self.config.local_endpoint, STATUS, pb.StatusRequest(), 1.0)
-                    (self.config.directory / "begun").touch()
+                    status = await client.call_member(
+                        self.config.local_endpoint, STATUS, pb.StatusRequest(), 1.0
+                    )
+                    self._note_begun(f"{status.header.member_id:x}")
                     return
                 await asyncio.sleep(0.03)
         raise Unavailable(f"etcd did not answer within {timeout:g} s; its log is {self.config.log}")
+
+    def _note_begun(self, member_id: str) -> None:
+        """Remember that the data are good, and whose they are."""
+        member = self.config.directory / "member"
+        if not member.exists():
+            write_private(member, member_id.encode())
+        (self.config.directory / "begun").touch()
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[EtcdClient, None]:
@@ -505,6 +534,7 @@ class EtcdProcess:
                 async with asyncio.timeout(_STEADY):
                     await process.wait()
                     return
+            self.trouble = ""
 
     def _new_log(self) -> str:
         """What the last child wrote, at most the last 64 KiB."""

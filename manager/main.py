@@ -90,7 +90,7 @@ class Manager:
         )
         self._membership = Membership(self._store.client)
         self._revoked: frozenset[str] = frozenset()
-        self._control = Switch("Control", self._connect, self._facts())
+        self._control = Switch("Control", self._connect, self._facts(), lambda: self._etcd.trouble)
         self._dispatcher = Switch("Dispatcher", None)
         self._ca = Switch("CA", self._connect)
         self._raft = Switch("Raft", self._connect)
@@ -120,13 +120,15 @@ class Manager:
             loop.add_signal_handler(number, stop.set)
         _, version = await find_etcd()
         self._raft_version = "etcd " + ".".join(map(str, version))
-        if self._etcd.pid is None:
-            await self._etcd.start(force_new_cluster=self._alone.exists())
         try:
             async with asyncio.TaskGroup() as group:
+                keeping = group.create_task(self._keep_place())
+                if self._etcd.pid is None:
+                    await self._etcd.start(force_new_cluster=self._alone.exists())
                 work = group.create_task(self._serve())
                 group.create_task(self._etcd.supervise())
                 await stop.wait()
+                keeping.cancel()
                 work.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await work
@@ -153,7 +155,7 @@ class Manager:
                 group.create_task(self._follow_cluster())
                 group.create_task(self._follow_certificate())
                 group.create_task(self._membership.follow(self._etcd.config.local_endpoint))
-                group.create_task(self._keep_place())
+                group.create_task(self._membership.keep_room(self._etcd.config.local_endpoint))
                 if self._config.service_manager == "supervisor":
                     group.create_task(supervisor.keep(self._config.state, self._config.run))
         finally:

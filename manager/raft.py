@@ -24,7 +24,7 @@ from manager.store.etcd_client import STATUS, EtcdClient, Tls
 from manager.store.etcd_pb import rpc_pb2 as pb
 from pyswarm.api import JoinRaftRequest, JoinRaftResponse, RaftMember
 from pyswarm.clock import Clock
-from pyswarm.errors import Conflict, Invalid, PermissionDenied, Unavailable
+from pyswarm.errors import Conflict, Invalid, NotFound, PermissionDenied, Unavailable
 from pyswarm.nodeconfig import write_private
 from pyswarm.objects import Node
 from pyswarm.rpc import Peer
@@ -58,18 +58,18 @@ async def join(
     timeout: float = _JOIN_TIME,
 ) -> EtcdProcess:
     """Make this manager a voter: the way from nothing, and from wherever a former attempt was killed. `keep` is
-    given the answer, for the keys in it, before etcd starts.
+    given the answer, for the keys in it, before etcd starts; who has begun already needs none.
 
     Returns the running etcd, which the caller supervises and stops. Raises what the others answered: Conflict,
     PermissionDenied, or Unavailable when it took longer than `timeout`; MemberRemoved when the place was lost.
     """
-    request = JoinRaftRequest(peer_url=config.peer_url, member_id=held(config))
-    answer: JoinRaftResponse = await _insist(lambda: ask("Raft.Join", request), progress, timeout)
-    keep(answer)
-    _make_room(config, answer.member_id)
-    process = EtcdProcess(
-        replace(config, initial_cluster={m.name: m.peer_url for m in answer.members}), tls()
-    )
+    if not begun(config):
+        request = JoinRaftRequest(peer_url=config.peer_url, member_id=held(config))
+        answer: JoinRaftResponse = await _insist(lambda: ask("Raft.Join", request), progress, timeout)
+        keep(answer)
+        _make_room(config, answer.member_id)
+        config = replace(config, initial_cluster={m.name: m.peer_url for m in answer.members})
+    process = EtcdProcess(config, tls())
     await process.start()
     supervision = asyncio.ensure_future(process.supervise())
     voting = asyncio.ensure_future(until_voter(config, tls(), timeout))
@@ -141,12 +141,13 @@ async def until_voter(config: EtcdConfig, tls: Tls, timeout: float = _JOIN_TIME)
 
 
 async def watch_place(config: EtcdConfig, tls: Callable[[], Tls], ask: Ask, period: float = 3.0) -> None:
-    """Returns when the others say that this manager's member is one no more, which it is asked of them whenever
-    its etcd knows of no leader for a while: those that took it out do not speak to it. Runs for ever else."""
+    """Returns when the others say that this manager's member is one no more, which they are asked whenever its etcd
+    knows of no leader (it does not even answer then, after a start): those that took it out do not speak to it.
+    Runs for ever else."""
     while True:
         await asyncio.sleep(period)
-        member_id = await _leaderless(config, tls())
-        if not member_id:
+        member_id = held(config)
+        if not member_id or await _follows(config, tls()):
             continue
         request = JoinRaftRequest(peer_url=config.peer_url, member_id=member_id)
         with contextlib.suppress(Unavailable, Conflict, PermissionDenied):
@@ -155,14 +156,14 @@ async def watch_place(config: EtcdConfig, tls: Callable[[], Tls], ask: Ask, peri
                 return
 
 
-async def _leaderless(config: EtcdConfig, tls: Tls) -> str:
-    """The id of this manager's running member while it knows of no leader; "" else."""
+async def _follows(config: EtcdConfig, tls: Tls) -> bool:
+    """Whether this manager's member knows of a leader."""
     client = EtcdClient([config.local_endpoint], tls)
     try:
         status = await client.call_member(config.local_endpoint, STATUS, pb.StatusRequest())
-        return "" if status.leader else f"{status.header.member_id:x}"
+        return bool(status.leader)
     except Unavailable:
-        return ""
+        return False
     finally:
         await client.close()
 
@@ -325,10 +326,12 @@ class Caretaker:
                     await self._membership.promote(member.id, timeout=0)
                     log.info("manager %s is a voter now", member.name)
                 case Remove(member, why):
-                    if member.name == self._own:
+                    if self._own and member.name == self._own:
                         raise Resign
                     await self._membership.remove(member.id, timeout=0)
                     log.info("removed %s from the managers: %s", member.name or member.peer_url, why)
+        except NotFound:
+            return True  # it is out already: look again
         except (Unavailable, Conflict) as error:
             if str(error) != self._why:
                 log.info("%s", error)

@@ -85,7 +85,7 @@ def next_step(
     joiners = sorted((j for j in joiners if j.node_id in managers), key=lambda j: j.node_id)
     members = sorted(members, key=lambda m: m.id)
     return (
-        _learner_to_remove(members, managers, joiners, late)
+        _learner_to_remove(members, managers, late)
         or _voter_to_remove(members, managers)
         or _to_promote(members, managers)
         or _for_joiner(members, joiners)
@@ -97,10 +97,11 @@ def _managers(nodes: Iterable[Node]) -> set[str]:
 
 
 def _learner_to_remove(
-    members: Sequence[MemberState], managers: set[str], joiners: Sequence[Joiner], late: Collection[str]
+    members: Sequence[MemberState], managers: set[str], late: Collection[str]
 ) -> Remove | None:
+    """Should its manager come after all, it gets another place."""
     for member in members:
-        if not member.learner or any(place(joiner, [member]) for joiner in joiners):
+        if not member.learner:
             continue
         if member.name and member.name not in managers:
             return Remove(member, "its node is not a manager (any more)")

@@ -99,8 +99,6 @@ def test_a_learner_that_does_not_come_up_goes_after_its_time() -> None:
         members = [member("a"), learner]
         assert next_step(nodes, members) is None
         assert goes(nodes, members, late=(learner.id,)) == (learner.name or learner.id)
-    waiting = [member("a"), unnamed("x", "https://b:2380")]
-    assert next_step(nodes, waiting, [joiner("b")], ["x"]) is None, "its manager has come back"
     caught_up = [member("a"), member("b", learner=True)]
     assert next_step(nodes, caught_up, late=["id-b"]) == Promote(caught_up[1])
 
