@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyswarm import nodeconfig, supervisor, tmpfs
+from pyswarm import disk, nodeconfig, supervisor, tmpfs
 from pyswarm.clock import RandomIds, SystemClock
 from pyswarm.daemons import (
     delete,
@@ -115,6 +115,7 @@ def init(options: InitOptions) -> InitResult:
     if options.force_new_cluster and (options.state_dir / "node.json").exists():
         return _recover(options)
     _check_unused(options.state_dir)
+    disk.check_layers(options.state_dir)
     config = _config(options)
     spec = _cluster_spec(options)
     _check_ports(config)

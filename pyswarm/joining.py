@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from pyswarm import daemon, daemons, nodeconfig, pki, tmpfs
+from pyswarm import daemon, daemons, disk, nodeconfig, pki, tmpfs
 from pyswarm.api import Empty, IssueRequest, IssueResponse, RootCAResponse
 from pyswarm.clock import RandomIds
 from pyswarm.errors import Conflict, Invalid, Unavailable
@@ -68,6 +68,7 @@ def join(options: JoinOptions) -> NodeConfig:
             "this node is already part of a swarm: use `pyswarm leave` to leave it and join another one"
         )
     daemon.check_machine()
+    disk.check_layers(options.state_dir)
     token = pki.parse_token(options.token)
     host, port = daemon.split_port(options.remote)
     if not host:
