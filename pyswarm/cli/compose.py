@@ -48,7 +48,7 @@ _ENTRIES = {
     "run": Entry(f"{_RUN}:run", "Run a one-off command on a service"),
     "scale": Entry(f"{_UP}:scale", "Scale services"),
     "start": Entry(f"{_UP}:start", "Start services"),
-    "stats": Entry(f"{_LOOK}:stats", "Display the containers' use of resources"),
+    "stats": Entry("pyswarm.cli.compose_stats:stats", "Display the containers' use of resources"),
     "stop": Entry("pyswarm.cli.compose_down:stop", "Stop services"),
     "top": Entry(f"{_LOOK}:top", "Display the running processes"),
     "up": Entry(f"{_UP}:up", "Create and start containers"),

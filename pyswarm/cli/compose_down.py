@@ -15,7 +15,7 @@ from pyswarm.cli.compose_state import containers, is_one_off, short_name, stage
 from pyswarm.cli.compose_up import halt, needed_by
 from pyswarm.cli.compose_wait import signal_tasks, until_ended, until_gone
 from pyswarm.errors import Conflict, NotFound, PyswarmError
-from pyswarm.objects import Kind, Service, TaskState
+from pyswarm.objects import Kind, Service, TaskState, alive
 from pyswarm.specs import STACK_LABEL
 
 
@@ -61,6 +61,7 @@ async def discard(scope: Scope, services: Sequence[Service], timeout: float | No
     """Remove services and wait until their containers are gone: the dependent ones first, each after those that
     need it."""
     ordered = list(reversed(needed_by(scope, services)))
+    still = [each.name for each in containers(services, scope.tasks) if not alive(each.task.status.state)]
     for each in [each for each in ordered if each in services]:
         if settings().dry_run:
             say("Service", short_name(each), "Removing")
@@ -69,6 +70,8 @@ async def discard(scope: Scope, services: Sequence[Service], timeout: float | No
     if services and not settings().dry_run:
         await until_ended(scope, [each.id for each in services], grace=timeout, verb="Removed")
         await until_gone(scope, {each.id: each.spec.name for each in services})
+        for name in still:
+            say("Container", name, "Removed")
 
 
 async def _remove_rest(scope: Scope, keep: bool) -> None:

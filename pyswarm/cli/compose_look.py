@@ -1,4 +1,4 @@
-"""`pyswarm compose ps|ls|top|port|events|stats|volumes|wait|version`: looking at projects."""
+"""`pyswarm compose ps|ls|top|port|events|volumes|wait|version`: looking at projects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyswarm.cli import human, task
 from pyswarm.cli import logs as plain
 from pyswarm.cli.app import connected, format_option, no_trunc_option, quiet_option
 from pyswarm.cli.compose_local import FILES_LABEL, PROJECT_LABEL
-from pyswarm.cli.compose_session import ComposeCommand, Scope, in_project, refuse
+from pyswarm.cli.compose_session import ComposeCommand, Scope, in_project
 from pyswarm.cli.compose_state import Container, containers, exit_code, restarts, short_name
 from pyswarm.cli.compose_wait import POLL
 from pyswarm.cli.table import Layout, formatted, row
@@ -54,18 +54,6 @@ PROJECTS = Layout(
 )
 VOLUMES = Layout(
     columns=("Driver", "Name"), headers={"Driver": "DRIVER", "Name": "VOLUME NAME"}, quiet="Name"
-)
-STATS = Layout(
-    columns=("Name", "CPU", "MemUsage", "NetIO", "BlockIO", "PIDs"),
-    headers={
-        "Name": "NAME",
-        "CPU": "CPU TIME",
-        "MemUsage": "MEM USAGE / LIMIT",
-        "NetIO": "NET I/O",
-        "BlockIO": "BLOCK I/O",
-        "PIDs": "PIDS",
-    },
-    quiet="Name",
 )
 _STATUSES = ("paused", "restarting", "removing", "running", "dead", "created", "exited")
 
@@ -318,44 +306,6 @@ def _show_event(each: Container, action: str, when: float, as_json: bool) -> Non
         click.echo(json.dumps(value, separators=(",", ":")))
         return
     click.echo(f"{stamp} container {action} {identifier} (image={image}, name={each.name})")
-
-
-@click.command(cls=ComposeCommand)
-@click.option("-a", "--all", "everything", is_flag=True, help="Show all containers.")
-@format_option
-@click.option("--no-stream", is_flag=True, help="Only pull the first result.")
-@click.option("--no-trunc", is_flag=True, help="Do not truncate output.")
-@click.argument("names", nargs=-1, metavar="[SERVICE]")
-@in_project()
-async def stats(
-    scope: Scope, everything: bool, format: str, no_stream: bool, no_trunc: bool, names: tuple[str, ...]
-) -> None:
-    """Display the containers' use of resources."""
-    del no_trunc
-    if not no_stream:
-        refuse("a live stream of stats", "give --no-stream for the figures of now")
-    found = containers(scope.chosen(names, one_offs=True), scope.tasks)
-    figures = {each.task_id: each for each in await scope.client.stats([each.task.id for each in found])}
-    shown: list[Any] = []
-    for each in found:
-        use = figures.get(each.task.id)
-        if use is None:
-            if everything:
-                shown.append(
-                    row(Name=each.name, CPU="--", MemUsage="--", NetIO="--", BlockIO="--", PIDs="--")
-                )
-            continue
-        shown.append(
-            row(
-                Name=each.name,
-                CPU=f"{use.cpu_nanos / 1e9:.2f}s",
-                MemUsage=f"{human.binary_size(use.memory)} / {human.binary_size(use.memory_limit)}",
-                NetIO=f"{human.decimal_size(use.network_rx)} / {human.decimal_size(use.network_tx)}",
-                BlockIO=f"{human.decimal_size(use.block_read)} / {human.decimal_size(use.block_write)}",
-                PIDs=str(use.pids),
-            )
-        )
-    click.echo(formatted(shown, STATS, format), nl=False)
 
 
 @click.command(cls=ComposeCommand)

@@ -335,7 +335,7 @@ async def begin(scope: Scope, services: Sequence[Service]) -> list[str]:
     ids: list[str] = []
     for each in services:
         spec = local.started(each.spec)
-        again = ended(each, scope.tasks)
+        again = each.spec.stopped or ended(each, scope.tasks)
         if settings().dry_run:
             say("Service", short_name(each), "Starting")
             continue

@@ -68,7 +68,7 @@ def assess(
         return _assess_job(service, mine)
     slots = _slots(mine)
     if service.spec.mode.kind == "replicated":
-        desired = service.spec.mode.replicas
+        desired = service.replicas
     else:
         wanted = [group for group in slots if any(t.desired_state <= TaskState.RUNNING for t in group)]
         desired = len(wanted)

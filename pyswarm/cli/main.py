@@ -5,6 +5,7 @@ Exit codes: 0, 1 for what went wrong, 2 for wrong usage, 130 for an interrupt; `
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -134,6 +135,13 @@ def run(args: Sequence[str], obj: object = None) -> int:
         return _failed(error, debug="-D" in args or "--debug" in args)
 
 
+_DISK_TROUBLE = {
+    errno.ENOSPC: ": free some space and try again",
+    errno.EROFS: ": see the kernel's log (`dmesg`), repair the disk and mount it again",
+}
+"""What to do about errors that are no program's fault."""
+
+
 def _failed(error: Exception, debug: bool) -> int:
     """An error as lines on standard error. One that pyswarm did not raise on purpose names its class."""
     from pyswarm.errors import PyswarmError
@@ -146,10 +154,11 @@ def _failed(error: Exception, debug: bool) -> int:
         if isinstance(each, PyswarmError):
             click.echo(_line(str(each)), err=True)
         elif isinstance(each, OSError):
-            click.echo(
-                f"Error: {each.filename or ''}{': ' if each.filename else ''}{each.strerror or each}",
-                err=True,
+            where, hint = (
+                (f"{each.filename}: " if each.filename else ""),
+                _DISK_TROUBLE.get(each.errno or 0, ""),
             )
+            click.echo(f"Error: {where}{each.strerror or each}{hint}", err=True)
         else:
             text = f"Error: {type(each).__name__}: {each} (a bug in pyswarm; --debug shows where)"
             click.echo(text, err=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pyswarm.cli import human
 from pyswarm.gotemplate import duration_text
 from pyswarm.objects import Config, Network, Node, Secret, Service
-from pyswarm.specs import ContainerSpec, Resources, ServiceSpec, UpdateConfig
+from pyswarm.specs import Autoscale, ContainerSpec, Resources, ServiceSpec, UpdateConfig
 
 
 def _labels(labels: Mapping[str, str], head: str = "Labels:") -> list[str]:
@@ -23,7 +23,7 @@ def _seconds(value: float) -> str:
 def service(found: Service, networks: Mapping[str, Network], now: float) -> str:
     """A service, with the names of its networks."""
     spec = found.spec
-    lines = ["", f"ID:\t\t{found.id}", f"Name:\t\t{spec.name}", *_labels(spec.labels), *_mode(spec)]
+    lines = ["", f"ID:\t\t{found.id}", f"Name:\t\t{spec.name}", *_labels(spec.labels), *_mode(found)]
     lines += _update_status(found, now)
     lines += _placement(spec)
     if "job" not in spec.mode.kind:
@@ -42,10 +42,21 @@ def service(found: Service, networks: Mapping[str, Network], now: float) -> str:
     return "\n".join(lines) + (" \n\n" if spec.endpoint.ports else "\n\n")
 
 
-def _mode(spec: ServiceSpec) -> list[str]:
-    mode = spec.mode
+def _autoscale(scale: Autoscale | None) -> list[str]:
+    """Between which numbers the replicas follow what, for services that are scaled by their use."""
+    if scale is None:
+        return []
+    shares = [
+        f"{name} {100 * share:g}%" for name, share in (("cpu", scale.cpu), ("memory", scale.memory)) if share
+    ]
+    metric = [f"{scale.metric} {scale.target:g}"] if scale.metric and scale.target is not None else []
+    return [f" Autoscale:\t{scale.min} to {scale.max}, at {', '.join([*shares, *metric])}"]
+
+
+def _mode(found: Service) -> list[str]:
+    spec, mode = found.spec, found.spec.mode
     if mode.kind == "replicated":
-        return ["Service Mode:\tReplicated", f" Replicas:\t{mode.replicas}"]
+        return ["Service Mode:\tReplicated", f" Replicas:\t{found.replicas}", *_autoscale(spec.autoscale)]
     if mode.kind == "replicated-job":
         return [
             "Service Mode:\tReplicated Job",

@@ -527,7 +527,6 @@ def test_projects_are_known_by_name_without_their_files(swarm: CliManager, tmp_p
         (["up", "tool"], "service tool is disabled: enable one of its profiles (tools)"),
         (["build", "--sbom", "true"], "--sbom is not supported: images are built by buildah"),
         (["config", "--no-interpolate", "--lock-image-digests"], "--no-interpolate prints the whole model"),
-        (["stats"], "a live stream of stats is not supported"),
         (["ps", "--status", "odd"], "invalid status 'odd'"),
         (["start"], "project shop has no containers to start"),
         (["watch"], "none of the selected services is configured for watch"),
