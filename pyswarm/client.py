@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, cast
@@ -269,7 +270,9 @@ class Client:
         return self._stub.stream("Control.Events", request)
 
     def logs(self, request: LogsRequest) -> AsyncIterator[LogMessage]:
-        return self._stub.stream("Control.Logs", request)
+        """Whole lines, each with its newline; but for the last one of a task that ended without, and for those of
+        more than a mebibyte."""
+        return whole_lines(self._stub.stream("Control.Logs", request))
 
     def exec(self, inputs: AsyncIterator[ExecInputMessage]) -> AsyncIterator[ExecOutputMessage]:
         """The first input carries `start`. Ends with an `exit` message."""
@@ -278,6 +281,29 @@ class Client:
     def command(self, inputs: AsyncIterator[NodeCommand]) -> AsyncIterator[NodeReply]:
         """A request to one node's agent (see NodeCommand). Ends with `result` or `error`."""
         return self._stub.duplex("Control.Command", inputs)
+
+
+LONGEST_LINE = 1 << 20
+"""Bytes of a line that are waited for."""
+
+
+async def whole_lines(messages: AsyncIterator[LogMessage]) -> AsyncIterator[LogMessage]:
+    """Put together the pieces that a container's monitor cuts lines into: it writes down what a read gave it. A line
+    has the time of its first piece."""
+    pieces: dict[tuple[str, str], LogMessage] = {}
+    async for message in messages:
+        if message.warning:
+            yield message
+            continue
+        key = (message.task_id, message.stream)
+        if key in pieces:
+            message = replace(pieces[key], data=pieces.pop(key).data + message.data)
+        if message.data.endswith(b"\n") or len(message.data) > LONGEST_LINE:
+            yield message
+        else:
+            pieces[key] = message
+    for message in pieces.values():
+        yield message
 
 
 Connect = Callable[[], Client]

@@ -74,6 +74,11 @@ def short(identifier: str, full: bool = False) -> str:
     return identifier if full else identifier[:SHORT_ID]
 
 
+def command(words: Sequence[str]) -> str:
+    """A command line as docker's lists have it: words with a space between quotes, as they are."""
+    return " ".join(f"'{word}'" if " " in word else word for word in words)
+
+
 def ellipsis(text: str, width: int) -> str:
     """`text` in at most `width` characters, the last one an ellipsis if some are missing."""
     return text if len(text) <= width else text[: width - 1] + "…"

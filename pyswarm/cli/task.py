@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -95,7 +95,7 @@ def container_row(
 ) -> Struct:
     """A row of `ps`; `sizes` are bytes of writable layers by task."""
     spec = task.spec.container
-    command = shlex.join([*(spec.command or ()), *(spec.args or ())])
+    command = human.command([*(spec.command or ()), *(spec.args or ())])
     shown = command if full else human.ellipsis(command, COMMAND_WIDTH)
     identifier = task.status.container_id or task.id
     node = nodes.get(task.node_id)
@@ -104,7 +104,7 @@ def container_row(
         {**spec.labels, **task.service_labels},
         ID=human.short(identifier, full),
         Image=human.image(spec.image, full),
-        Command=f'"{shown}"',
+        Command=json.dumps(shown, ensure_ascii=False),
         CreatedAt=Time(rfc3339(created)).shown(),
         RunningFor=human.ago(created, now),
         Status=status(task, now),

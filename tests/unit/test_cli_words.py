@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pyswarm.cli.logs import Prefix, lines, moment
 from pyswarm.cli.network import pools
 from pyswarm.cli.service_flags import BYTES, DURATION
 from pyswarm.cli.table import Layout, aligned, formatted, inspected, row
+from pyswarm.client import whole_lines
 from pyswarm.errors import Invalid
 from pyswarm.gotemplate import Struct
 from pyswarm.objects import TaskState
@@ -240,6 +242,19 @@ def test_log_lines() -> None:
         b"1970-01-01T00:00:01.500000000Z p| a\n",
         b"1970-01-01T00:00:01.500000000Z p| b\n",
     ]
+
+
+async def test_pieces_of_lines_are_put_together() -> None:
+    def piece(data: bytes, stream: str = "stdout", nanos: int = 1) -> LogMessage:
+        return LogMessage(task_id="t", stream=stream, data=data, nanos=nanos)
+
+    async def given() -> AsyncIterator[LogMessage]:
+        for each in (piece(b"ab"), piece(b"E\n", "stderr"), piece(b"cd\n", nanos=2), piece(b"end", nanos=3)):
+            yield each
+        yield LogMessage(warning="w")
+
+    found = [(each.data, each.nanos, each.warning) async for each in whole_lines(given())]
+    assert found == [(b"E\n", 1, ""), (b"abcd\n", 1, ""), (b"", 0, "w"), (b"end", 3, "")]
 
 
 def test_moments() -> None:
