@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from pyswarm import errors, wire
 from pyswarm.api import METHOD, METHODS, Method, Role
@@ -238,7 +239,10 @@ def _stream(
 
 def _decoder(cls: type[T]) -> Callable[[bytes], T]:
     def decode(data: bytes) -> T:
-        return wire.from_bytes(cls, data)
+        try:
+            return wire.from_bytes(cls, data)
+        except DecodeError as error:
+            raise Invalid(f"a malformed {cls.__name__}: {error}") from None
 
     return decode
 
