@@ -59,7 +59,7 @@ async def restore(store: Store, backup: Backup) -> None:
     restore that failed half way left a store that is not empty: start over on a new one."""
     if (await store.list()).objects:
         raise Conflict(
-            "a backup can only be restored into an empty cluster: use `pyswarm init --restore FILE`"
+            "a backup can only be restored into an empty cluster: leave this one, then `pyswarm restore FILE`"
         )
     fresh = (Put(replace(obj, meta=replace(obj.meta, version=0))) for obj in backup.objects)
     for part in in_parts(fresh):
