@@ -47,6 +47,7 @@ from compose.short import (
     read_volume,
 )
 from compose.tree import Node, mapping
+from pyswarm.specs import AUTOSCALE_METRICS
 
 NAME = r"[a-zA-Z0-9._-]+"
 _NAME_WHAT = "a name (letters, digits, dots, dashes, underscores)"
@@ -598,7 +599,7 @@ AUTOSCALE = Obj(
         "max": Int(low=1),
         "cpu": _FRACTION,
         "memory": _FRACTION,
-        "metric": _TEXT,
+        "metric": Enum(*AUTOSCALE_METRICS),
         "target": Float(low=0),
         "cooldown": Duration(),
     },

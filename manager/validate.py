@@ -13,11 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
+from manager.orchestrator.cron import parse as parse_schedule
 from manager.scheduler.constraints import parse_all
 from pyswarm.errors import Invalid
 from pyswarm.specs import (
+    AUTOSCALE_METRICS,
+    Autoscale,
     ClusterSpec,
     ConfigSpec,
+    CronSchedule,
     FileReference,
     Healthcheck,
     Mount,
@@ -112,7 +116,9 @@ def _cluster(spec: ClusterSpec, problems: Problems) -> None:
         problems.append("data_path_port: must be from 1024 to 49151")
     for index, ca in enumerate(spec.external_cas):
         if ca.protocol != "cfssl" or not ca.url.startswith("https://"):
-            problems.append(f"external_cas[{index}]: must be of protocol cfssl, with a URL that begins with https://")
+            problems.append(
+                f"external_cas[{index}]: must be of protocol cfssl, with a URL that begins with https://"
+            )
     _pools(spec.default_address_pool, problems)
 
 
@@ -299,6 +305,7 @@ def _mode(spec: ServiceSpec, problems: Problems) -> None:
             )
         if mode.max_concurrent < 0 or mode.total_completions < 0:
             problems.append("mode: max_concurrent and total_completions cannot be negative")
+        _schedule(spec.cron, problems)
     elif spec.cron is not None:
         problems.append("schedule: only jobs (replicated-job, global-job) run by a schedule")
     if spec.volumes_per_slot:
@@ -310,8 +317,36 @@ def _mode(spec: ServiceSpec, problems: Problems) -> None:
     if spec.autoscale is not None:
         if mode.kind != "replicated":
             problems.append("autoscale: only replicated services have a number of replicas to change")
-        if not 0 <= spec.autoscale.min <= spec.autoscale.max:
-            problems.append("autoscale: min must be 0 or more and not above max")
+        _autoscale(spec, spec.autoscale, problems)
+
+
+def _autoscale(spec: ServiceSpec, scale: Autoscale, problems: Problems) -> None:
+    if not 0 <= scale.min <= scale.max:
+        problems.append("autoscale: min must be 0 or more and not above max")
+    resources = spec.task.resources
+    for share, given, name in (
+        (scale.cpu, resources.reservations.nano_cpus or resources.limits.nano_cpus, "cpus"),
+        (scale.memory, resources.reservations.memory or resources.limits.memory, "memory"),
+    ):
+        if share and not given:
+            problems.append(
+                f"autoscale: a share of {name} needs to know of how much: give deploy.resources.reservations.{name} "
+                f"or limits.{name}"
+            )
+    if scale.metric and scale.metric not in AUTOSCALE_METRICS:
+        problems.append(f"autoscale.metric: {scale.metric!r} is none of {', '.join(AUTOSCALE_METRICS)}")
+
+
+def _schedule(cron: CronSchedule | None, problems: Problems) -> None:
+    """That the schedule names a time that comes: one that never does would wait without a word."""
+    if cron is None:
+        return
+    try:
+        parse_schedule(cron.schedule, cron.time_zone)
+    except Invalid as error:
+        problems.append(str(error))
+    if cron.history < 0:
+        problems.append("schedule: history cannot be negative")
 
 
 def _own_volumes(spec: ServiceSpec, problems: Problems) -> None:

@@ -413,6 +413,10 @@ class CronSchedule:
     """Seconds after its time that a missed run may still start; None is without limit."""
 
 
+AUTOSCALE_METRICS = ("network_rx", "network_tx", "block_read", "block_write", "pids")
+"""What else than CPU and memory a service can be scaled by: bytes a second of a task, and its processes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Autoscale:
     """`x-pyswarm.autoscale`, with the stabilisation rules of Kubernetes' HPA."""
@@ -423,7 +427,9 @@ class Autoscale:
     """Target use as a fraction of the reservation (or of the limit): 0.7 is 70%."""
     memory: float | None = None
     metric: str = ""
+    """One of AUTOSCALE_METRICS; "" for none."""
     target: float | None = None
+    """What a task's `metric` should be."""
     cooldown: float = 300.0
     """Seconds over which a scale-down waits for the highest recommendation."""
 

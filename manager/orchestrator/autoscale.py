@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from manager.orchestrator.tasks import running, wanted
 from manager.state import Changed, Key, Plan, View
 from pyswarm.objects import AutoscaleStatus, ContainerStats, Service, Task
-from pyswarm.specs import Autoscale
+from pyswarm.specs import AUTOSCALE_METRICS, Autoscale
 
 PERIOD = 15.0
 TOLERANCE = 0.1
@@ -55,8 +55,7 @@ class Meter(Mapping[str, TaskUse]):
         if before is None or stats.timestamp > before.timestamp:
             self._before[task_id] = stats
         if before is not None and stats.timestamp > before.timestamp:
-            nanos = max(0, stats.cpu_nanos - before.cpu_nanos) / (stats.timestamp - before.timestamp)
-            self._use[task_id] = TaskUse(at=stats.timestamp, nano_cpus=nanos, memory=stats.memory)
+            self._use[task_id] = _between(before, stats)
         return self._use[task_id]
 
     def __iter__(self) -> Iterator[str]:
@@ -64,6 +63,17 @@ class Meter(Mapping[str, TaskUse]):
 
     def __len__(self) -> int:
         return len(self.stats)
+
+
+def _between(before: ContainerStats, stats: ContainerStats) -> TaskUse:
+    """The use from one sample to a later one: rates of what is counted, the last figure of what is not."""
+    seconds = stats.timestamp - before.timestamp
+
+    def rate(counter: str) -> float:
+        return max(0, getattr(stats, counter) - getattr(before, counter)) / seconds
+
+    metrics = {name: float(stats.pids) if name == "pids" else rate(name) for name in AUTOSCALE_METRICS}
+    return TaskUse(at=stats.timestamp, nano_cpus=rate("cpu_nanos"), memory=stats.memory, metrics=metrics)
 
 
 STALE = 4 * PERIOD

@@ -73,8 +73,8 @@ def test_the_larger_of_two_targets_counts() -> None:
 
 
 def test_a_metric() -> None:
-    use = {f"t{n}": TaskUse(at=NOW, metrics={"queue": 30.0}) for n in range(2)}
-    assert decide(service(2, Autoscale(metric="queue", target=10.0)), use, 2).replicas == 6
+    use = {f"t{n}": TaskUse(at=NOW, metrics={"network_rx": 30.0}) for n in range(2)}
+    assert decide(service(2, Autoscale(metric="network_rx", target=10.0)), use, 2).replicas == 6
 
 
 def test_missing_figures_calm() -> None:
@@ -108,9 +108,13 @@ def test_the_meter_averages_between_looks() -> None:
     meter = Meter()
     meter.stats = stats = {"t": ContainerStats(task_id="t", timestamp=100.0, cpu_nanos=5 * CORE, memory=7)}
     assert meter.get("t") is None, "one figure of CPU time is no rate"
-    stats["t"] = ContainerStats(task_id="t", timestamp=115.0, cpu_nanos=20 * CORE, memory=8)
-    assert meter["t"] == TaskUse(at=115.0, nano_cpus=CORE, memory=8)
-    assert meter["t"] == TaskUse(at=115.0, nano_cpus=CORE, memory=8), "nothing new was reported"
+    stats["t"] = ContainerStats(
+        task_id="t", timestamp=115.0, cpu_nanos=20 * CORE, memory=8, pids=3, network_rx=1500, block_write=30
+    )
+    metrics = {"network_rx": 100.0, "network_tx": 0.0, "block_read": 0.0, "block_write": 2.0, "pids": 3.0}
+    use = TaskUse(at=115.0, nano_cpus=CORE, memory=8, metrics=metrics)
+    assert meter["t"] == use
+    assert meter["t"] == use, "nothing new was reported"
     stats["t"] = ContainerStats(task_id="t", timestamp=130.0, cpu_nanos=0, memory=8)
     assert meter["t"].nano_cpus == 0, "the counter began anew"
     del stats["t"]

@@ -14,6 +14,7 @@ from pyswarm.specs import (
     ClusterSpec,
     ConfigSpec,
     ContainerSpec,
+    CronSchedule,
     Driver,
     EndpointSpec,
     ExternalCA,
@@ -78,6 +79,11 @@ def file(**fields: Any) -> ServiceSpec:
     return container(secrets=(FileReference(**given),))
 
 
+def stateful(source: str) -> ServiceSpec:
+    return replace(mount(source=source), volumes_per_slot=True)
+
+
+STATEFUL = stateful("data")
 BAD: list[tuple[ServiceSpec, str]] = [
     (replace(GOOD, name=""), "name: must be provided"),
     (replace(GOOD, name="a" * 64), "name: must be 63 characters"),
@@ -134,6 +140,20 @@ BAD: list[tuple[ServiceSpec, str]] = [
     (replace(GOOD, mode=JOB.mode), r"restart_policy\.condition: a job completes"),
     (replace(JOB, mode=ServiceMode(kind="replicated-job", max_concurrent=-1)), "max_concurrent"),
     (replace(GOOD, autoscale=Autoscale(min=5, max=2)), "autoscale: min"),
+    (replace(GOOD, autoscale=Autoscale(cpu=0.5)), "autoscale: a share of cpus needs"),
+    (replace(GOOD, autoscale=Autoscale(memory=0.5)), "autoscale: a share of memory needs"),
+    (replace(GOOD, autoscale=Autoscale(metric="queue", target=1.0)), "autoscale.metric: 'queue' is none of"),
+    (replace(JOB, cron=CronSchedule(schedule="99 * * * *")), "minute '99' is not from 0 to 59"),
+    (replace(JOB, cron=CronSchedule(schedule="@daily", time_zone="Mars/Base")), "Mars/Base"),
+    (replace(JOB, cron=CronSchedule(schedule="@daily", history=-1)), "history cannot be negative"),
+    (replace(GOOD, volumes_per_slot=True), "volumes_per_slot: the service mounts no named volume"),
+    (replace(GOOD, volumes_move_after=1.0), "volumes_move_after: only slots with volumes_per_slot"),
+    (
+        replace(STATEFUL, mode=ServiceMode(kind="global")),
+        "volumes_per_slot: only replicated services have slots",
+    ),
+    (replace(STATEFUL, volumes_move_after=-1.0), "volumes_move_after: cannot be negative"),
+    (stateful("data-{{.Task.Slot}}"), "needs no template"),
     (
         replace(GOOD, mode=ServiceMode(kind="global"), autoscale=Autoscale(min=1, max=2)),
         "autoscale: only replicated",
