@@ -180,7 +180,7 @@ async def kill(scope: Scope, remove_orphans: bool, name: str, names: tuple[str, 
         for service_id in sorted({each.task.service_id for each in running}):
             service = by_id[service_id]
             if service.spec.task.restart.condition != "none" and service.spec.mode.kind == "replicated":
-                await scope.client.update(service, local.stopped(service.spec), resolve_image="never")
+                await scope.amend(service, local.stopped)
     reached = await signal_tasks(scope, [each.task for each in running], name)
     for each in running:
         if each.task.id in reached:

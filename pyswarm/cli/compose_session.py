@@ -14,13 +14,14 @@ import click
 
 from pyswarm.cli.app import App, current_app, warn
 from pyswarm.cli.lazy import GoCommand
-from pyswarm.errors import Invalid, NotFound
+from pyswarm.errors import Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
     from compose.convert import StackSpecs
     from compose.project import Project
     from pyswarm.client import Client
     from pyswarm.objects import Service, Task
+    from pyswarm.specs import ServiceSpec
 
 P = ParamSpec("P")
 _KEY = "pyswarm.compose"
@@ -94,6 +95,10 @@ def say(kind: str, name: str, what: str) -> None:
     click.echo(f"{prefix} {kind} {name}  {what}", err=True)
 
 
+_CHANCES = 5
+"""How often a change is tried that others came before."""
+
+
 @dataclass(slots=True)
 class Scope:
     """The project that a command is about."""
@@ -128,6 +133,24 @@ class Scope:
         if not self._node:
             self._node = (await self.client.info()).node_id
         return self._node
+
+    async def amend(
+        self, service: Service, change: Callable[[ServiceSpec], ServiceSpec], *, force: bool = False
+    ) -> None:
+        """Write a change of a service's spec, over what the managers have noted of it meanwhile too. Nothing is
+        written when nothing changes, unless it is `force`d. Raises Conflict when others keep changing it."""
+        for chance in range(_CHANCES, 0, -1):
+            spec = change(service.spec)
+            if spec == service.spec and not force:
+                return
+            try:
+                await self.client.update(service, spec, force=force, resolve_image="never")
+            except Conflict:
+                if chance == 1:
+                    raise
+                service = await self.client.get(type(service), service.id)
+                continue
+            return
 
     def loaded(self) -> Project:
         """The project's files. Raises Invalid when there are none."""

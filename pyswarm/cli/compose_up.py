@@ -25,6 +25,7 @@ from pyswarm.cli.compose_state import containers, current, ended, short_name, wa
 from pyswarm.cli.compose_wait import until_ended, until_started
 from pyswarm.errors import Invalid, NotFound
 from pyswarm.objects import Service
+from pyswarm.specs import ServiceSpec
 
 if TYPE_CHECKING:
     from compose.convert import StackSpecs
@@ -201,15 +202,15 @@ async def bring(
         specs = _without_changes(scope, specs)
     former = {each.id for each in scope.tasks}
     answer = await scope.client.deploy(_request(specs))
+    wanted = {each.name: each for each in specs.services}
     for each in answer.actions:
-        _report(scope, each)
+        _report(scope, each, wanted)
     for text in answer.warnings:
         note(text)
     await _orphans(scope, bool(options["remove_orphans"]))
     if settings().dry_run:
         return []
     await scope.refresh()
-    wanted = {each.name for each in specs.services}
     mine = [each for each in scope.services if each.spec.name in wanted]
     if not options.get("no_start"):
         await _anew(scope, mine, former, specs, options, names)
@@ -232,10 +233,14 @@ def _request(specs: StackSpecs) -> DeployRequest:
 _WORDS = {"create": "Created", "update": "Recreated", "remove": "Removed"}
 
 
-def _report(scope: Scope, action: DeployAction) -> None:
+def _report(scope: Scope, action: DeployAction, wanted: Mapping[str, ServiceSpec]) -> None:
     """A line for what changed; services are shown as their containers start."""
     if action.kind == "service":
         word = {"unchanged": "Running", "create": "Creating", "update": "Recreate"}.get(action.action, "")
+        former = next((each.spec for each in scope.services if each.spec.name == action.name), None)
+        spec = wanted.get(action.name)
+        if word == "Recreate" and former is not None and spec is not None and former.task == spec.task:
+            word = "Starting" if former.stopped and not spec.stopped else "Running"
         if word:
             say("Service", action.name.removeprefix(f"{scope.name}_"), word)
         return
@@ -294,7 +299,7 @@ async def _anew(
         forced = options["force_recreate"] and (not direct or name in direct)
         forced = forced or (options.get("always_recreate_deps") and bool(direct) and name not in direct)
         if forced or ended(each, scope.tasks):
-            await scope.client.update(each, each.spec, force=True, resolve_image="never")
+            await scope.amend(each, lambda spec: spec, force=True)
     await scope.refresh()
 
 
@@ -334,13 +339,11 @@ async def begin(scope: Scope, services: Sequence[Service]) -> list[str]:
     """Give stopped services their containers back, and begin those anew whose containers have ended; ids."""
     ids: list[str] = []
     for each in services:
-        spec = local.started(each.spec)
         again = each.spec.stopped or ended(each, scope.tasks)
         if settings().dry_run:
             say("Service", short_name(each), "Starting")
             continue
-        if spec != each.spec or again:
-            await scope.client.update(each, spec, force=again, resolve_image="never")
+        await scope.amend(each, local.started, force=again)
         ids.append(each.id)
     return ids
 
@@ -378,7 +381,7 @@ async def restart(scope: Scope, no_deps: bool, timeout: float | None, names: tup
     for each in chosen:
         say("Service", short_name(each), "Restarting")
         if not settings().dry_run:
-            await scope.client.update(each, local.started(each.spec), force=True, resolve_image="never")
+            await scope.amend(each, local.started, force=True)
             ids.append(each.id)
     if not ids:
         return
@@ -403,8 +406,7 @@ async def scale(scope: Scope, no_deps: bool, scales: tuple[str, ...]) -> None:
         count = counts[short_name(each)]
         say("Service", short_name(each), f"Scaling to {count}")
         if not settings().dry_run:
-            spec = local.with_replicas(local.started(each.spec), count)
-            await scope.client.update(each, spec, resolve_image="never")
+            await scope.amend(each, lambda spec, n=count: local.with_replicas(local.started(spec), n))
             ids.append(each.id)
     if not settings().dry_run:
         linked = [] if no_deps else [each for each in needed_by(scope, chosen) if each not in chosen]
@@ -419,7 +421,7 @@ async def halt(scope: Scope, services: Sequence[Service], grace: float | None) -
         if each not in services or each.spec.mode.kind != "replicated":
             continue
         if not settings().dry_run:
-            await scope.client.update(each, local.stopped(each.spec), resolve_image="never")
+            await scope.amend(each, local.stopped)
         else:
             say("Service", short_name(each), "Stopping")
         ids.append(each.id)

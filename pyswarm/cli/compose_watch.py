@@ -301,7 +301,7 @@ class Watcher:
         if work.restart:
             click.echo(f'Restarting service "{work.service}" after changes were detected...', err=True)
             for service in self._services(work.service):
-                await self._scope.client.update(service, service.spec, force=True, resolve_image="never")
+                await self._scope.amend(service, lambda spec: spec, force=True)
             click.echo(f'service "{work.service}" restarted', err=True)
 
     def _services(self, name: str) -> list[Service]:
