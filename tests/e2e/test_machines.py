@@ -387,3 +387,43 @@ def test_placement_by_label(swarm: LabCluster) -> None:
     swarm.cli("node", "update", "--label-add", "disk=ssd", "w1")
     assert swarm.where(swarm.wait_running("db", 3)) == ["w1"] * 3
     swarm.cli("node", "update", "--label-rm", "disk", "w1")
+
+
+STATEFUL = """
+services:
+  db:
+    image: web
+    command: sh -c "trap 'exit 0' TERM; while :; do sleep 1000 & wait $$!; done"
+    volumes: [data:/data]
+    deploy: {replicas: 2, placement: {constraints: [node.role==worker]}}
+    x-pyswarm: {volumes_per_slot: true}
+volumes: {data: {}}
+"""
+
+
+def test_a_slot_stays_with_its_volume_until_a_person_moves_it(swarm: LabCluster, tmp_path: Path) -> None:
+    (tmp_path / "compose.yml").write_text(STATEFUL)
+    try:
+        swarm.cli("stack", "deploy", "-c", str(tmp_path / "compose.yml"), "st")
+        home, other = swarm.where(swarm.wait_running("st_db", 2))
+        assert {home, other} == {"w1", "w2"}
+        swarm.cli("exec", "st_db.1", "sh", "-c", "echo first > /data/who")
+        assert swarm.cli("exec", "st_db.2", "ls", "/data") == ""
+
+        swarm.cli("node", "update", "--availability", "drain", home)
+        reason = f"waiting for node {home}, which holds the volume st_data.1: drained"
+        until(
+            lambda: [t for t in swarm.tasks("st_db") if t.status.err == reason], "slot 1 waits and says why"
+        )
+        swarm.cli("volume", "update", "--node", other, "st_data.1")
+        assert swarm.where(swarm.wait_running("st_db", 2)) == [other, other]
+        assert swarm.cli("exec", "st_db.1", "ls", "/data") == "", "nothing is copied"
+
+        swarm.cli("node", "update", "--availability", "active", home)
+        swarm.cli("volume", "update", "--node", home, "st_data.1")
+        until(lambda: swarm.where(swarm.wait_running("st_db", 2)) == [home, other], "slot 1 is at home again")
+        assert swarm.cli("exec", "st_db.1", "cat", "/data/who") == "first\n"
+    finally:
+        swarm.cli("stack", "rm", "st", ok=False)
+        until(lambda: not swarm.tasks(), "all tasks are gone")
+        swarm.cli("volume", "rm", "st_data", "st_data.1", "st_data.2", ok=False)
