@@ -219,6 +219,16 @@ class Dispatcher:
         session.last_beat = self._clock.monotonic()
         return HeartbeatResponse(period=self._next_period(session))
 
+    async def leave(self, request: Empty, peer: Peer) -> Empty:
+        """The node has left the cluster: its containers have ended, and it is Down at once."""
+        session = self._sessions.pop(peer.node_id, None)
+        if session is not None:
+            session.end()
+        self._unheard.pop(peer.node_id, None)
+        await self._controller.submit(lambda tx: _mark_down(tx, peer.node_id, "it has left the swarm"))
+        log.info("node %s has left the swarm", peer.node_id)
+        return Empty()
+
     # ------------------------------------------------------------------------------ liveness
 
     async def watch_heartbeats(self) -> None:
@@ -445,10 +455,10 @@ def _trust(obj: object) -> str:
     return trust_of(obj.root_ca) if isinstance(obj, Cluster) else ""
 
 
-def _mark_down(tx: Transaction, node_id: str) -> None:
+def _mark_down(tx: Transaction, node_id: str, why: str = "heartbeat failure") -> None:
     node = tx.view.get(Node, node_id)
     if node is not None and node.status.state != NodeState.DOWN:
-        status = replace(node.status, state=NodeState.DOWN, message="heartbeat failure", since=tx.now)
+        status = replace(node.status, state=NodeState.DOWN, message=why, since=tx.now)
         tx.put(replace(node, status=status))
 
 

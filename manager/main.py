@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,6 +67,7 @@ TURN = "/pyswarm-turn"
 """Where managers queue in etcd that restart theirs, one at a time."""
 TURN_WAIT = 30.0
 """Seconds that a manager whose etcd is to restart waits for all others to be up."""
+ANY_ADDRESS = "0.0.0.0"
 ASK_TIMEOUT = 10.0
 JOIN_RETRY = 1.0
 """Seconds between the attempts of a manager that the others refuse."""
@@ -360,10 +362,24 @@ def etcd_config(config: NodeConfig) -> EtcdConfig:
         name=config.node_id,
         directory=config.state / "etcd",
         address=config.advertise_addr,
+        listen_address=_etcd_listens(config),
         client_port=config.ports.etcd_client,
         peer_port=config.ports.etcd_peer,
         key_file=config.run / "manager" / "etcd.key",
     )
+
+
+def _etcd_listens(config: NodeConfig) -> str:
+    """Where etcd listens besides the loopback address: not wider than others need it, which is the address that they
+    know, unless that is translated on the way."""
+    if config.listen_addr != ANY_ADDRESS:
+        return config.listen_addr
+    with socket.socket() as probe:
+        try:
+            probe.bind((config.advertise_addr, 0))
+        except OSError:
+            return ANY_ADDRESS
+    return config.advertise_addr
 
 
 def vault_socket(config: NodeConfig) -> Path:

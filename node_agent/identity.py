@@ -37,14 +37,15 @@ class Identity:
         self,
         *,
         config: Callable[[], NodeConfig],
-        save: Callable[[NodeConfig], None],
+        take_role: Callable[[str], None],
         renew: Callable[[str], Awaitable[IssueResponse]],
         changed: Callable[[], None],
         clock: Clock,
     ) -> None:
-        """`renew` asks the CA, `changed` is told when the certificate or the role is another one."""
+        """`config` are the node's settings now, and `take_role` changes its role in them. `renew` asks the CA,
+        `changed` is told when the certificate or the role is another one."""
         self._config = config
-        self._save = save
+        self._take_role = take_role
         self._renew = renew
         self._changed = changed
         self._clock = clock
@@ -90,8 +91,8 @@ class Identity:
         if role != config.role:
             log.info("this node is to be a %s", role)
             await self._new_certificate(role)
-            config = replace(config, role=role)
-            self._save(config)
+            self._take_role(role)
+            config = self._config()
             await asyncio.to_thread(daemons.follow_role, config)
             if role == "worker":
                 keep_node_key(config.certs / "node.key")

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from node_agent.answers import Answers
 from node_agent.commands import Commands
@@ -126,7 +127,7 @@ class Agent:
         )
         self._identity = Identity(
             config=lambda: self._config,
-            save=self._keep,
+            take_role=lambda role: self._keep(role=role),
             renew=session.renew,
             changed=session.reconnect,
             clock=self._clock,
@@ -138,7 +139,7 @@ class Agent:
         return TLS(self._config.cert("ca.pem"), self._config.cert("node.pem"), self._config.cert("node.key"))
 
     def _remember_managers(self, managers: Sequence[str]) -> None:
-        self._keep(replace(self._config, managers=tuple(managers)))
+        self._keep(managers=tuple(managers))
 
     def _told(self, node: Node | None, roots: str) -> None:
         self._identity.told(node, roots)
@@ -150,11 +151,15 @@ class Agent:
             self._description, root_ca=roots.decode(), certificate_issuer=pki.issuer_id(cert, roots)
         )
 
-    def _keep(self, config: NodeConfig) -> None:
-        """Settings that have changed while the agent runs."""
-        self._config = config
-        nodeconfig.save(config)
-        nodeconfig.keep_copy(config)
+    def _keep(self, **changes: Any) -> None:
+        """Settings that have changed while the agent runs. (`Any`: each has a type of its own.) Where the file of the
+        settings is damaged, those that the agent runs by take its place."""
+        try:
+            self._config = nodeconfig.update(self._config.state, **changes)
+        except Fatal:
+            self._config = replace(self._config, **changes)
+            nodeconfig.save(self._config)
+        nodeconfig.keep_copy(self._config)
 
     def _manager_addresses(self) -> tuple[str, str]:
         """Of this node's manager: where machines join, and of its API."""

@@ -644,6 +644,7 @@ METHODS: tuple[Method, ...] = (
         "Dispatcher", "WatchAssignments", AssignmentsRequest, Assignments, server_stream=True, roles=_NODE
     ),
     Method("Dispatcher", "UpdateStatus", UpdateStatusRequest, Empty, roles=_NODE),
+    Method("Dispatcher", "Leave", Empty, Empty, roles=_NODE),
     Method("Dispatcher", "Listen", ListenRequest, Demand, server_stream=True, roles=_NODE),
     Method(
         "Dispatcher",

@@ -1,4 +1,4 @@
-"""Making a machine a node and taking it back: what `pyswarm init`, `join` and `leave` do.
+"""Making a machine a node: what `pyswarm init` does, and `join` in part.
 
 `init` checks everything before it writes anything; when a later step fails, what was written is taken away
 again, so that a second try starts from nothing. The daemons run under systemd where it runs, else under a
@@ -15,24 +15,22 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyswarm import disk, nodeconfig, supervisor, tmpfs
+from pyswarm import disk, leaving, nodeconfig, supervisor, tmpfs
 from pyswarm.clock import RandomIds, SystemClock
 from pyswarm.daemons import (
-    delete,
     last_words,
     start,
     stop,
     systemd_runs,
     wait_for,
 )
-from pyswarm.errors import Conflict, Fatal, Invalid, Locked, NotFound, PyswarmError, Unavailable
+from pyswarm.errors import Conflict, Fatal, Invalid, Locked, PyswarmError, Unavailable
 from pyswarm.nodeconfig import NodeConfig, Ports
 from pyswarm.specs import ClusterSpec, ExternalCA, NodeSpec
 
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
 ANY_ADDRESS = "0.0.0.0"
 START_TIMEOUT = 60.0
 """Seconds for the daemons to answer after `init`."""
-DEMOTE_TIMEOUT = 90.0
-"""Seconds for a manager that leaves to be taken out of Raft and to become a worker."""
 
 PROGRAMS: Mapping[str, str] = {
     "etcd": "etcd-server",
@@ -118,7 +114,7 @@ def init(options: InitOptions) -> InitResult:
     disk.check_layers(options.state_dir)
     config = _config(options)
     spec = _cluster_spec(options)
-    _check_ports(config)
+    check_ports(config)
     from manager import bootstrap
     from pyswarm.objects import Cluster
 
@@ -203,9 +199,9 @@ def undo(config: NodeConfig, *, remove_all: bool) -> None:
     there before."""
     with contextlib.suppress(PyswarmError, OSError, subprocess.SubprocessError):
         stop(config)
-        _take_down(config, purge=False)
+        leaving.take_down(config, purge=False)
     with contextlib.suppress(PyswarmError, OSError, subprocess.SubprocessError):
-        _forget(config, purge=remove_all)
+        leaving.forget(config, purge=remove_all)
 
 
 def check_machine() -> None:
@@ -276,16 +272,8 @@ def _config(options: InitOptions) -> NodeConfig:
     ids = RandomIds()
     host, port = split_port(options.advertise_addr)
     advertise = address_of(host) if host else default_address()
-    listen, listen_port = split_port(options.listen_addr)
-    ports = options.ports
-    if port or listen_port:
-        ports = Ports(
-            join=listen_port or port, api=ports.api, etcd_client=ports.etcd_client, etcd_peer=ports.etcd_peer
-        )
+    listen, ports = listening(port, options.listen_addr, options.ports)
     data_path = address_of(options.data_path_addr) if options.data_path_addr else advertise
-    numbers = [ports.join, ports.api, ports.etcd_client, ports.etcd_peer]
-    if len(set(numbers)) < len(numbers):
-        raise Invalid(f"the ports {', '.join(map(str, numbers))} of this manager must differ from each other")
     return NodeConfig(
         node_id=ids.new_id(),
         cluster_id=ids.new_id(),
@@ -293,7 +281,7 @@ def _config(options: InitOptions) -> NodeConfig:
         advertise_addr=advertise,
         data_path_addr=data_path,
         data_path_port=options.data_path_port,
-        listen_addr=address_of(listen) if listen not in ("", ANY_ADDRESS) else ANY_ADDRESS,
+        listen_addr=listen,
         ports=ports,
         managers=(f"{advertise}:{ports.api}",),
         state_dir=str(options.state_dir),
@@ -308,6 +296,17 @@ def _config(options: InitOptions) -> NodeConfig:
 
 
 # ---------------------------------------------------------------------------------------------- addresses
+
+
+def listening(advertise_port: int, listen_addr: str, ports: Ports) -> tuple[str, Ports]:
+    """The address that a manager is to listen on, and its ports: for joining that of --listen-addr, or else that of
+    --advertise-addr, where either names one. Raises Invalid."""
+    listen, port = split_port(listen_addr)
+    ports = replace(ports, join=port or advertise_port or ports.join)
+    numbers = [ports.join, ports.api, ports.etcd_client, ports.etcd_peer]
+    if len(set(numbers)) < len(numbers):
+        raise Invalid(f"the ports {', '.join(map(str, numbers))} of this manager must differ from each other")
+    return ANY_ADDRESS if listen in ("", ANY_ADDRESS) else address_of(listen), ports
 
 
 def split_port(text: str) -> tuple[str, int]:
@@ -394,7 +393,8 @@ def default_address() -> str:
     return found[0] if found else "127.0.0.1"
 
 
-def _check_ports(config: NodeConfig) -> None:
+def check_ports(config: NodeConfig) -> None:
+    """That a manager's ports are free. Raises Conflict, or Invalid for an address that is not this machine's."""
     ports = config.ports
     taken = [
         port for port in (ports.join, ports.api, ports.etcd_client, ports.etcd_peer) if _taken(config, port)
@@ -448,106 +448,3 @@ async def _ready(config: NodeConfig) -> InitResult:
             reason = str(error)
         await asyncio.sleep(0.05)
     raise Unavailable(f"the node was not ready within {START_TIMEOUT:.0f} s: {reason}\n{last_words(config)}")
-
-
-# ---------------------------------------------------------------------------------------------- leave
-
-
-def leave(state: Path, run: Path, *, force: bool, purge: bool = False) -> None:
-    """Take this node out of its cluster: daemons ended, containers and networks gone, its identity deleted.
-
-    Volumes and images stay below the state directory, unless `purge`. A manager is demoted first, which is refused
-    where the others would be left without a quorum. The last manager takes the cluster with it, so it asks for
-    `force`.
-    """
-    try:
-        config = nodeconfig.load(state)
-    except NotFound:
-        if not purge:
-            raise
-        tmpfs.remove(run)
-        shutil.rmtree(state, ignore_errors=True)
-        return
-    except Fatal:
-        if not force:
-            raise
-        config = nodeconfig.recovered(run) or NodeConfig(
-            node_id="unknown",
-            cluster_id="unknown",
-            role="manager",
-            state_dir=str(state),
-            run_dir=str(run),
-            service_manager="systemd" if systemd_runs() else "supervisor",
-        )
-        nodeconfig.save(config)
-    if config.role == "manager" and not force:
-        config = _resigned(config)
-    stop(config)
-    _take_down(config, purge=purge)
-    _forget(config, purge=purge)
-
-
-def _resigned(config: NodeConfig) -> NodeConfig:
-    """Have this manager demoted, and wait until it is a worker. Raises Conflict when the others would be none, or
-    without a quorum."""
-    import asyncio
-
-    if not Path(config.socket).exists():
-        raise Conflict(
-            "this node is a manager, and the managers cannot be asked whether it can be spared: use --force to "
-            "leave all the same"
-        )
-    asyncio.run(_demote_self(config))
-    if not wait_for(lambda: nodeconfig.load(config.state).role == "worker", DEMOTE_TIMEOUT):
-        raise Unavailable(
-            f"this node was demoted, but has not become a worker within {DEMOTE_TIMEOUT:.0f} s: try again, or use "
-            f"--force\n{last_words(config)}"
-        )
-    return nodeconfig.load(config.state)
-
-
-async def _demote_self(config: NodeConfig) -> None:
-    from pyswarm.client import Client
-    from pyswarm.objects import Node
-
-    async with Client.local(config.socket) as client:
-        node = await client.get(Node, "self")
-        managers = [
-            n for n in await client.nodes() if n.spec.role == "manager" and n.manager_status is not None
-        ]
-        if node.spec.role != "manager":
-            return
-        if [n.id for n in managers if n.id != node.id] == []:
-            raise Conflict(
-                "this node is a manager, and removing the last manager erases the state of the swarm: "
-                "use --force to do it all the same"
-            )
-        await client.update(node, replace(node.spec, role="worker"))
-
-
-def _take_down(config: NodeConfig, *, purge: bool) -> None:
-    flags = ["--leave", *(["--purge"] if purge else [])]
-    command = [sys.executable, "-m", "node_agent.main", config.state_dir, *flags]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
-    if result.returncode:
-        raise Fatal(f"could not take down this node's containers: {result.stderr.strip()}")
-
-
-KEPT = ("volumes", "images", "images-conf")
-"""What stays of the agent's state when a node leaves: data that people may want again."""
-
-
-def _forget(config: NodeConfig, *, purge: bool) -> None:
-    """Delete the node's state; without `purge`, volumes and images stay."""
-    tmpfs.remove(config.run)
-    if purge:
-        shutil.rmtree(config.state, ignore_errors=True)
-        return
-    agent = config.state / "agent"
-    for parent, kept in ((agent, KEPT), (config.state, ("agent",))):
-        for path in parent.iterdir() if parent.is_dir() else ():
-            if path.name not in kept:
-                delete(path)
-    for path in (agent, config.state):
-        with contextlib.suppress(OSError):
-            path.rmdir()

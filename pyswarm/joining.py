@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -38,6 +38,7 @@ class JoinOptions:
     remote: str
     """host:port of a manager's join listener; the port is 2377 where none is said."""
     advertise_addr: str = ""
+    """IP address or interface, with or without port; "" finds the one towards `remote`."""
     listen_addr: str = ""
     """IP address, with or without port, on which a manager is to be joined through it; "" is 0.0.0.0:2377."""
     data_path_addr: str = ""
@@ -46,6 +47,8 @@ class JoinOptions:
     run_dir: Path = nodeconfig.RUN_DIR
     cgroup_parent: str = "/pyswarm"
     link_prefix: str = "ps"
+    ports: Ports = field(default_factory=Ports)
+    """Those that this node listens on as a manager."""
     insecure_registries: tuple[str, ...] = ()
     generic_resources: tuple[str, ...] = ()
 
@@ -74,13 +77,13 @@ def join(options: JoinOptions) -> NodeConfig:
     if not host:
         raise Invalid(f"invalid address {options.remote!r}: write HOST:2377, where a manager listens")
     port = port or 2377
-    advertise = (
-        daemon.address_of(options.advertise_addr)
-        if options.advertise_addr
-        else daemon.address_towards(host, port)
-    )
+    own, own_port = daemon.split_port(options.advertise_addr)
+    advertise = daemon.address_of(own) if own else daemon.address_towards(host, port)
+    listening = daemon.listening(own_port, options.listen_addr, options.ports)
     admission = asyncio.run(_admitted(host, port, token, options, advertise))
-    config = _config(options, admission, advertise)
+    config = _config(options, admission, advertise, *listening)
+    if config.role == "manager":
+        daemon.check_ports(config)
     created = not options.state_dir.exists()
     try:
         _write(config, admission)
@@ -157,11 +160,11 @@ async def _ask(target: str, ca: bytes, method: str, request: object) -> RootCARe
         await opened.close(None)
 
 
-def _config(options: JoinOptions, admission: Admission, advertise: str) -> NodeConfig:
+def _config(
+    options: JoinOptions, admission: Admission, advertise: str, listen: str, ports: Ports
+) -> NodeConfig:
     data_path = daemon.address_of(options.data_path_addr) if options.data_path_addr else advertise
     answer = admission.answer
-    listen, listen_port = daemon.split_port(options.listen_addr)
-    ports = Ports(join=listen_port) if listen_port else Ports()
     return NodeConfig(
         node_id=answer.node_id,
         cluster_id=answer.cluster_id,
@@ -169,9 +172,7 @@ def _config(options: JoinOptions, admission: Admission, advertise: str) -> NodeC
         advertise_addr=advertise,
         data_path_addr=data_path,
         data_path_port=answer.data_path_port,
-        listen_addr=daemon.address_of(listen)
-        if listen not in ("", daemon.ANY_ADDRESS)
-        else daemon.ANY_ADDRESS,
+        listen_addr=listen,
         ports=ports,
         managers=answer.managers,
         state_dir=str(options.state_dir),

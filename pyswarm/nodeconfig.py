@@ -13,12 +13,14 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pyswarm.errors import Fatal, Locked, NotFound
 
@@ -48,7 +50,8 @@ class Ports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
-    """One node's settings. Written once; the cluster's own settings live in the store."""
+    """One node's settings. What changes of them (role, managers) is changed with `update`; the cluster's own
+    settings live in the store."""
 
     node_id: str
     cluster_id: str
@@ -194,6 +197,16 @@ def _read(path: Path) -> NodeConfig:
 def save(config: NodeConfig) -> None:
     """Write the settings, atomically."""
     write_private(config.state / "node.json", _text(config))
+
+
+def update(state: Path, **changes: Any) -> NodeConfig:
+    """Change some settings of a node, and nothing else of what others have written meanwhile; returns them all.
+    (`Any`: each setting has a type of its own.) Raises what `load` raises."""
+    with (state / "node.json.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        config = dataclasses.replace(load(state), **changes)
+        save(config)
+        return config
 
 
 def _text(config: NodeConfig) -> bytes:

@@ -77,22 +77,28 @@ def init_options(command: Any) -> Any:
             help="Where this node keeps what a reboot may lose.",
         ),
         option(
-            "--api-port",
-            type=click.IntRange(1, 65535),
-            default=2378,
-            show_default=True,
-            help="Managers' API.",
-        ),
-        option("--etcd-client-port", type=click.IntRange(1, 65535), default=2379, show_default=True),
-        option("--etcd-peer-port", type=click.IntRange(1, 65535), default=2380, show_default=True),
-        option("--join-port", type=click.IntRange(1, 65535), default=2377, show_default=True, hidden=True),
-        option(
             "--cgroup-parent", default="/pyswarm", show_default=True, help="Parent cgroup of all containers."
         ),
         option("--link-prefix", default="ps", hidden=True),
         option("--insecure-registry", multiple=True, help="Registry to use without TLS (host[:port])."),
         option("--generic-resource", multiple=True, help="Resource of this node (kind=value)."),
         option("--log-format", type=click.Choice(("text", "json")), default="text", hidden=True),
+    ]
+    for flag in reversed(flags):
+        command = flag(command)
+    return port_options(command)
+
+
+def port_options(command: Any) -> Any:
+    """The flags for a manager's ports."""
+    numbers = click.IntRange(1, 65535)
+    flags = [
+        click.option(
+            "--api-port", type=numbers, default=2378, show_default=True, help="Port of the managers' API."
+        ),
+        click.option("--etcd-client-port", type=numbers, default=2379, show_default=True),
+        click.option("--etcd-peer-port", type=numbers, default=2380, show_default=True),
+        click.option("--join-port", type=numbers, default=2377, hidden=True),
     ]
     for flag in reversed(flags):
         command = flag(command)
@@ -187,7 +193,7 @@ def start() -> None:
 @click.command(cls=GoCommand)
 @click.argument("remote", metavar="HOST:PORT")
 @click.option("--token", required=True, help="Token for entry into the swarm.")
-@click.option("--advertise-addr", default="", help="Advertised address (format: <ip|interface>).")
+@click.option("--advertise-addr", default="", help="Advertised address (format: <ip|interface>[:port]).")
 @click.option("--availability", type=click.Choice(("active", "pause", "drain")), default="active")
 @click.option("--data-path-addr", default="", help="Address or interface for data path traffic.")
 @click.option("--listen-addr", default="", help="Listen address, <ip>[:port] (default 0.0.0.0:2377).")
@@ -197,6 +203,7 @@ def start() -> None:
 @click.option("--link-prefix", default="ps", hidden=True)
 @click.option("--insecure-registry", multiple=True, help="Registry to use without TLS (host[:port]).")
 @click.option("--generic-resource", multiple=True, help="Resource of this node (kind=value).")
+@port_options
 def join(
     remote: str,
     token: str,
@@ -208,9 +215,14 @@ def join(
     link_prefix: str,
     insecure_registry: tuple[str, ...],
     generic_resource: tuple[str, ...],
+    api_port: int,
+    etcd_client_port: int,
+    etcd_peer_port: int,
+    join_port: int,
 ) -> None:
     """Join a cluster, as a worker or a manager: the token says which."""
     from pyswarm import joining
+    from pyswarm.nodeconfig import Ports
 
     app = current_app()
     options = joining.JoinOptions(
@@ -224,6 +236,7 @@ def join(
         run_dir=app.run_dir,
         cgroup_parent=cgroup_parent,
         link_prefix=link_prefix,
+        ports=Ports(join=join_port, api=api_port, etcd_client=etcd_client_port, etcd_peer=etcd_peer_port),
         insecure_registries=insecure_registry,
         generic_resources=generic_resource,
     )
@@ -236,10 +249,11 @@ def join(
 @click.option("--purge", is_flag=True, help="Also delete this node's volumes and images.")
 def leave(force: bool, purge: bool) -> None:
     """Leave the cluster: this node's containers end, its state is deleted."""
-    from pyswarm import daemon
+    from pyswarm import leaving
 
     app = current_app()
-    daemon.leave(app.state_dir, app.run_dir, force=force, purge=purge)
+    for untold in leaving.leave(app.state_dir, app.run_dir, force=force, purge=purge):
+        warn(untold)
     click.echo("Node left the swarm.")
 
 

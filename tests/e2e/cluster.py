@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pyswarm import daemon, nodeconfig, supervisor
+from pyswarm import daemon, leaving, nodeconfig, supervisor
 from pyswarm.api import NodeCommand
 from pyswarm.client import Client
 from pyswarm.errors import Unavailable
@@ -69,7 +69,7 @@ class Cluster:
         daemon.init(self.options)
 
     def leave(self) -> None:
-        daemon.leave(self.state, self.run, force=True, purge=True)
+        leaving.leave(self.state, self.run, force=True, purge=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @property

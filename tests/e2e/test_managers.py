@@ -272,11 +272,14 @@ def test_a_manager_leaves_and_joins_again(swarm: LabCluster) -> None:
     first = leader(swarm)
     machine = others(swarm, first)[0]
     rest = sorted(m.name for m in others(swarm, machine))
-    machine.pyswarm("leave")
+    refused = machine.exec("pyswarm", "leave")
+    assert refused.returncode == 1
+    assert "Removing it leaves 2 managers out of 3" in refused.stderr
+    machine.pyswarm("leave", "--force")
     assert machine.processes() == []
+    assert _state(first, machine.name) == NodeState.DOWN, "it has told so"
     assert list(machine.state.rglob("*.pem")) == []
     healthy(swarm, *rest)
-    until(lambda: _state(first, machine.name) == NodeState.DOWN, "the node is down", 40)
     first.pyswarm("node", "rm", machine.name)
     token = first.pyswarm("join-token", "-q", "manager").strip()
     *arguments, _ = swarm.lab.join_arguments(machine, token)

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pyswarm import daemon, daemons, nodeconfig
+from pyswarm import daemon, daemons, leaving, nodeconfig
 from pyswarm.daemon import InitOptions
 from pyswarm.errors import Conflict, Fatal, Invalid, NotFound
 from pyswarm.nodeconfig import NodeConfig, Ports, write_private
@@ -111,10 +112,37 @@ def test_a_port_in_use_is_named_before_anything_is_written() -> None:
         port = taken.getsockname()[1]
         made = replace(decided(), listen_addr="127.0.0.1", ports=Ports(join=port))
         with pytest.raises(Conflict, match=f"port {port} is in use"):
-            daemon._check_ports(made)  # pyright: ignore[reportPrivateUsage]
+            daemon.check_ports(made)
     elsewhere = replace(made, listen_addr="192.0.2.77")
     with pytest.raises(Invalid, match="not an address of this machine"):
-        daemon._check_ports(elsewhere)  # pyright: ignore[reportPrivateUsage]
+        daemon.check_ports(elsewhere)
+
+
+def test_a_joining_machine_chooses_where_a_manager_listens_as_the_first_one_does() -> None:
+    assert daemon.listening(0, "", Ports()) == ("0.0.0.0", Ports())
+    assert daemon.listening(99, "", Ports()) == ("0.0.0.0", Ports(join=99))
+    assert daemon.listening(99, "127.0.0.1:98", Ports(api=5)) == ("127.0.0.1", Ports(join=98, api=5))
+    with pytest.raises(Invalid, match="differ from each other"):
+        daemon.listening(2380, "", Ports())
+
+
+def test_a_setting_is_changed_and_no_other_that_was_changed_meanwhile(tmp_path: Path) -> None:
+    config = NodeConfig(node_id="n1", cluster_id="c1", state_dir=str(tmp_path))
+    nodeconfig.save(config)
+    nodeconfig.save(replace(config, log_format="json"))  # by another process
+    changed = nodeconfig.update(tmp_path, role="manager")
+    assert (changed.role, changed.log_format) == ("manager", "json")
+    assert nodeconfig.load(tmp_path) == changed
+    changers = [
+        threading.Thread(target=nodeconfig.update, args=(tmp_path,), kwargs={name: value})
+        for name, value in (("role", "worker"), ("managers", ("a:1",)), ("runtime", "crun"))
+    ]
+    for changer in changers:
+        changer.start()
+    for changer in changers:
+        changer.join()
+    after = nodeconfig.load(tmp_path)
+    assert (after.role, after.managers, after.runtime) == ("worker", ("a:1",), "crun")
 
 
 @pytest.mark.parametrize("pool", ["10.0.0.1/8", "x", "10.0.0.0/28"])
@@ -154,11 +182,11 @@ def test_a_failed_step_takes_everything_back(tmp_path: Path, monkeypatch: pytest
     """The machine is not touched here: what would touch it is replaced, the files are real."""
     state = tmp_path / "state"
     monkeypatch.setattr(daemon, "check_machine", lambda: None)
-    monkeypatch.setattr(daemon, "_check_ports", nothing)
+    monkeypatch.setattr(daemon, "check_ports", nothing)
     monkeypatch.setattr(daemon.tmpfs, "ensure", nothing)
     monkeypatch.setattr(daemon.tmpfs, "remove", nothing)
     monkeypatch.setattr(daemon, "stop", nothing)
-    monkeypatch.setattr(daemon, "_take_down", nothing)
+    monkeypatch.setattr(leaving, "take_down", nothing)
 
     def fails(config: NodeConfig) -> None:
         assert (state / "certs/node.key").exists()

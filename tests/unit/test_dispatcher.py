@@ -15,6 +15,7 @@ from manager import dispatcher as module
 from manager.dispatcher import LONE, merged
 from pyswarm.api import (
     AssignmentsRequest,
+    Empty,
     HeartbeatRequest,
     ListenRequest,
     SessionMessage,
@@ -108,6 +109,19 @@ async def test_a_session_is_its_nodes_alone() -> None:
         ):
             with pytest.raises(NotFound):
                 await call
+
+
+async def test_a_node_that_has_left_is_down_at_once() -> None:
+    async with leading(objects=[node("n1"), node("n2")]) as leader:
+        first, messages = await register(leader, "n1")
+        await register(leader, "n2")
+        await leader.dispatcher.leave(Empty(), peer("n1"))
+        assert await anext(messages, None) is None, "its session has ended"
+        status = (await leader.node("n1")).status
+        assert (status.state, status.message) == (NodeState.DOWN, "it has left the swarm")
+        with pytest.raises(NotFound):
+            await beat(leader, first, "n1")
+        assert (await leader.node("n2")).status.state == NodeState.READY
 
 
 async def test_a_silent_node_is_down_one_that_beats_is_not() -> None:

@@ -101,7 +101,11 @@ async def renewed(
         return IssueResponse(node_id="n1", cert=ca.authority.sign(ca.cluster, csr, node), role="worker")
 
     identity = Identity(
-        config=lambda: config, save=lambda new: None, renew=renew, changed=changed.set, clock=SystemClock()
+        config=lambda: config,
+        take_role=lambda role: None,
+        renew=renew,
+        changed=changed.set,
+        clock=SystemClock(),
     )
     identity.told(node)
     work = asyncio.ensure_future(identity.run())
@@ -223,7 +227,7 @@ async def test_a_node_follows_a_new_root(ca: Ca) -> None:
         return IssueResponse(node_id="n1", cert=cert, role="worker")
 
     identity = Identity(
-        config=lambda: config, save=lambda new: None, renew=renew, changed=changed, clock=SystemClock()
+        config=lambda: config, take_role=lambda role: None, renew=renew, changed=changed, clock=SystemClock()
     )
     work = asyncio.ensure_future(identity.run())
     for roots in (both, new):
