@@ -56,6 +56,7 @@ from pyswarm.specs import (
     ContainerSpec,
     Driver,
     EndpointSpec,
+    ExternalCA,
     FileReference,
     GenericResource,
     Healthcheck,
@@ -1634,7 +1635,11 @@ def cluster_spec_json(spec: ClusterSpec) -> Struct:
             "Dispatcher": _struct(
                 "swarm.DispatcherConfig", {"HeartbeatPeriod": nanos(spec.heartbeat_period)}
             ),
-            "CAConfig": _struct("swarm.CAConfig", {"NodeCertExpiry": nanos(spec.node_cert_expiry)}),
+            "CAConfig": _struct(
+                "swarm.CAConfig",
+                {"NodeCertExpiry": nanos(spec.node_cert_expiry)},
+                {"ExternalCAs": [_external_ca(ca) for ca in spec.external_cas]},
+            ),
             "TaskDefaults": _struct(
                 "swarm.TaskDefaults", {}, {"LogDriver": _driver(spec.default_log_driver)}
             ),
@@ -1642,6 +1647,10 @@ def cluster_spec_json(spec: ClusterSpec) -> Struct:
         },
         _extra(spec, _CLUSTER_EXTRA),
     )
+
+
+def _external_ca(ca: ExternalCA) -> Struct:
+    return _struct("swarm.ExternalCA", {"Protocol": ca.protocol, "URL": ca.url}, {"CACert": ca.ca_cert})
 
 
 def cluster(obj: Cluster, *, join_tokens: tuple[str, str] | None = None) -> Struct:
@@ -1660,7 +1669,7 @@ def cluster(obj: Cluster, *, join_tokens: tuple[str, str] | None = None) -> Stru
                 {},
                 {"TrustRoot": obj.root_ca.cert, "CertIssuerSubject": "", "CertIssuerPublicKey": ""},
             ),
-            "RootRotationInProgress": False,
+            "RootRotationInProgress": obj.root_ca.rotation is not None,
             "DefaultAddrPool": list(obj.spec.default_address_pool),
             "SubnetSize": obj.spec.subnet_size,
             "DataPathPort": obj.spec.data_path_port,

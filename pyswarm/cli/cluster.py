@@ -355,6 +355,9 @@ def _cluster_lines(cluster: Cluster) -> list[str]:
         f"  Heartbeat Period: {human.duration(spec.heartbeat_period)}",
         " CA Configuration:",
         f"  Expiry Duration: {human.duration(spec.node_cert_expiry)}",
+        *(["  External CAs:"] if spec.external_cas else []),
+        *(f"    {ca.protocol}: {ca.url}" for ca in spec.external_cas),
+        f" Root Rotation In Progress: {'true' if cluster.root_ca.rotation is not None else 'false'}",
         f" Autolock Managers: {'true' if spec.autolock else 'false'}",
     ]
 

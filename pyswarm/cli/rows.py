@@ -158,5 +158,13 @@ def _node(node: Node, own: bool) -> Struct:
         Availability=node.spec.availability.capitalize(),
         ManagerStatus=manager,
         EngineVersion=node.description.engine_version,
-        TLSStatus="Ready" if node.description.root_ca else "Unknown",
+        TLSStatus=_tls_status(node),
     )
+
+
+def _tls_status(node: Node) -> str:
+    """As docker says it: whether the node's certificate is of the root that it is to be of."""
+    said = node.description
+    if not said.root_ca:
+        return "Unknown"
+    return "Needs Rotation" if node.certificate_wanted not in ("", said.certificate_issuer) else "Ready"
