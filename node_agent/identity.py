@@ -93,15 +93,21 @@ class Identity:
             await self._new_certificate(role)
             self._take_role(role)
             config = self._config()
+            self._keep_key(config)  # before the manager's files go, among which it may be locked
             await asyncio.to_thread(daemons.follow_role, config)
-            if role == "worker":
-                keep_node_key(config.certs / "node.key")
+            self._keep_key(config)  # and after it, who might have locked it once more
             self._changed()
         elif self._due(config):
             await self._new_certificate(role)
             self._changed()
         elif self._node is not None:
             await asyncio.to_thread(daemons.follow_role, config, only_if_needed=True)
+
+    @staticmethod
+    def _keep_key(config: NodeConfig) -> None:
+        """A worker's key is in its file: autolock is for managers."""
+        if config.role == "worker":
+            keep_node_key(config.certs / "node.key")
 
     def _trust(self, config: NodeConfig) -> bool:
         """Trust the roots that managers name; True when those are others than before."""

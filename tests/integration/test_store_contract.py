@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from manager.sealer import Sealer, new_key
 from manager.store import Change, Delete, Deposed, Fence, Put, StaleWrite, Store
 from manager.store.etcd import EtcdStore
 from manager.store.etcd_client import TXN
 from manager.store.memory import MemoryStore
-from pyswarm.errors import Unavailable
+from pyswarm.errors import Fatal, Unavailable
 from pyswarm.objects import Object, kind_of
 from pyswarm.pki import KeyPair
 from tests.etcd_rig import Member, new_root
@@ -34,9 +35,10 @@ def root() -> KeyPair:
 async def backing(tmp_path: Path, root: KeyPair) -> AsyncGenerator[Backing, None]:
     member = Member(tmp_path, root)
     stores: list[EtcdStore] = []
+    sealer = Sealer(new_key())
 
     def connect() -> Store:
-        stores.append(member.store())
+        stores.append(EtcdStore(member.client(), seal=sealer))
         return stores[-1]
 
     async def crash() -> None:
@@ -54,7 +56,28 @@ async def backing(tmp_path: Path, root: KeyPair) -> AsyncGenerator[Backing, None
 
 
 class TestEtcdStore(StoreContract):
-    pass
+    """Sealed, as managers have it."""
+
+
+async def test_what_was_written_before_stores_were_sealed_is_read(tmp_path: Path, root: KeyPair) -> None:
+    """And what is sealed cannot be read without the key, nor with another."""
+    member = Member(tmp_path, root)
+    try:
+        await member.start()
+        plain, sealed = member.store(), EtcdStore(member.client(), seal=Sealer(new_key()))
+        stranger = EtcdStore(member.client(), seal=Sealer(new_key()))
+        await plain.commit([Put(task("old"))])
+        await sealed.commit([Put(service("new", "name-in-clear"))])
+        assert [o.id for o in (await sealed.list()).objects] == ["new", "old"]
+        assert await plain.get("task", "old") == await sealed.get("task", "old")
+        with pytest.raises(Fatal, match="no key to open it"):
+            await plain.get("service", "new")
+        with pytest.raises(Fatal, match="another key"):
+            await stranger.list()
+        for store in (plain, sealed, stranger):
+            await store.close()
+    finally:
+        await member.stop()
 
 
 async def test_a_commit_of_unknown_outcome_does_not_happen_after_the_next_read(
