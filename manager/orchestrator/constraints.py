@@ -13,7 +13,14 @@ from dataclasses import replace
 
 from manager.orchestrator.drain import moved_first
 from manager.orchestrator.services import same_for_placement
-from manager.orchestrator.tasks import holds_resources, is_global, live, wanted
+from manager.orchestrator.tasks import (
+    ACTIVE_UPDATE,
+    PAUSED_UPDATE,
+    holds_resources,
+    is_global,
+    live,
+    wanted,
+)
 from manager.scheduler.constraints import node_matches
 from manager.state import Changed, Key, Plan, View
 from pyswarm.objects import Node, NodeState, Service, Task, TaskState, Volume, alive, volume_name
@@ -63,7 +70,7 @@ class ConstraintEnforcer:
                 staying = moved_first(plan, view, key, node, tasks, now)
                 _shut_down(plan, (t for t in tasks if live(t) and t.id not in staying))
             else:
-                _shut_down(plan, misplaced(view, node, tasks))
+                _shut_down(plan, misplaced(view, node, tasks, now))
         return plan
 
 
@@ -119,7 +126,7 @@ def _leave_down_node(plan: Plan, key: Key, node: Node, tasks: Iterable[Task], no
     _shut_down(plan, (task for task in held if wanted(task)))
 
 
-def misplaced(view: View, node: Node, tasks: Iterable[Task]) -> list[Task]:
+def misplaced(view: View, node: Node, tasks: Iterable[Task], now: float) -> list[Task]:
     """Tasks that are on the node and that its constraints, CPU, memory or generic resources cannot bear.
 
     A task is held against the placement its service asks for now, not the one it was made with. The tasks
@@ -136,7 +143,7 @@ def misplaced(view: View, node: Node, tasks: Iterable[Task]) -> list[Task]:
         fits = want.nano_cpus <= cpus and want.memory <= memory
         fits = fits and _has_generic(task.assigned_generic, named, counted)
         if wanted(task) and not (
-            fits and _meets_constraints(view, node, task) and _has_volumes(view, node, task)
+            fits and _meets_constraints(view, node, task, now) and _has_volumes(view, node, task)
         ):
             leave.append(task)
             continue
@@ -174,7 +181,7 @@ def _has_generic(
     )
 
 
-def _meets_constraints(view: View, node: Node, task: Task) -> bool:
+def _meets_constraints(view: View, node: Node, task: Task, now: float) -> bool:
     service = view.get(Service, task.service_id)
     if service is not None and is_global(service):
         return True  # the global modes decide about their nodes themselves
@@ -185,5 +192,14 @@ def _meets_constraints(view: View, node: Node, task: Task) -> bool:
     return (
         service is not None
         and task.spec_version != service.spec_version
+        and _rolled_out_in_turn(service, now)
         and node_matches(task.spec.placement.constraints, node)
     )
+
+
+def _rolled_out_in_turn(service: Service, now: float) -> bool:
+    """Whether an update is, or is about to be, what brings the service's tasks to its present spec. Without one
+    all of them met the present constraints when these came, and it is the node that has changed."""
+    if service.update_status is None:
+        return service.meta.updated_at >= now
+    return service.update_status.state in (*ACTIVE_UPDATE, *PAUSED_UPDATE)

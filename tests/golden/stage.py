@@ -35,6 +35,7 @@ from pyswarm.specs import (
     CronSchedule,
     Dependency,
     EndpointSpec,
+    GenericResource,
     Mount,
     NodeSpec,
     Placement,
@@ -80,6 +81,7 @@ class Stage:
         self._planner = Planner(self._state, (*reconcilers(self.use), Allocator(), Scheduler()))
         self._numbers: dict[str, str] = {}
         self._frozen = False
+        self._led = True
         self._put(Cluster(id="cluster"))
 
     # ---------------------------------------------------------------------------------- the loop
@@ -94,6 +96,9 @@ class Stage:
     def _change(self, mutation: Callable[[Transaction], object]) -> None:
         transaction = Transaction(self._state, self.now)
         mutation(transaction)
+        if not self._led:
+            self._state.settle([], 1)
+            return
         self._planner.note(transaction.changes)
         self._round()
 
@@ -122,6 +127,7 @@ class Stage:
 
     def new_leader(self) -> None:
         """Another manager takes over: nothing but the objects is left."""
+        self._led = True
         objects = [obj for kind in _ALL for obj in kind(self)]
         self._state = State(SeededIds(int(self.now)))
         self._state.load(objects, 1)
@@ -197,6 +203,7 @@ class Stage:
             resources = Resources(
                 nano_cpus=int(float(said.get("cpus", "4")) * 1e9),
                 memory=int(float(said.get("memory", "4")) * GIB),
+                generic=_gpus(said),
             )
             description = NodeDescription(hostname=name, resources=resources)
             status = NodeStatus(state=NodeState.READY, since=self.now)
@@ -225,10 +232,12 @@ class Stage:
         self._node(names[0], lambda node: replace(node, spec=replace(node.spec, labels=dict(said))))
 
     def do_resize(self, names: list[str], said: Mapping[str, str]) -> None:
-        memory = int(float(said["memory"]) * GIB)
-
         def change(node: Node) -> Node:
-            resources = replace(node.description.resources, memory=memory)
+            resources = node.description.resources
+            if "memory" in said:
+                resources = replace(resources, memory=int(float(said["memory"]) * GIB))
+            if "gpus" in said:
+                resources = replace(resources, generic=_gpus(said))
             return replace(node, description=replace(node.description, resources=resources))
 
         self._node(names[0], change)
@@ -237,6 +246,15 @@ class Stage:
         node = self.view.get(Node, names[0])
         assert node is not None
         self._change(lambda tx: tx.delete(node))
+
+    def do_forget_service(self, names: list[str], said: Mapping[str, str]) -> None:
+        """The record alone is gone, as after a restored backup."""
+        service = self._service(names[0])
+        self._change(lambda tx: tx.delete(service))
+
+    def do_forget_task(self, names: list[str], said: Mapping[str, str]) -> None:
+        task = self._task(names[0])
+        self._change(lambda tx: tx.delete(task))
 
     def do_cluster(self, names: list[str], said: Mapping[str, str]) -> None:
         cluster = self.view.cluster
@@ -298,6 +316,11 @@ class Stage:
                 lambda tx, task=task: self._report(tx, task, TaskState.FAILED, "task: non-zero exit (1)")
             )
 
+    def do_reject(self, names: list[str], said: Mapping[str, str]) -> None:
+        for name in names:
+            task = self._task(name)
+            self._change(lambda tx, task=task: self._report(tx, task, TaskState.REJECTED, "no such image"))
+
     def do_complete(self, names: list[str], said: Mapping[str, str]) -> None:
         for name in names:
             task = self._task(name)
@@ -312,6 +335,10 @@ class Stage:
 
     def do_thaw(self, names: list[str], said: Mapping[str, str]) -> None:
         self._frozen = False
+
+    def do_nobody_leads(self, names: list[str], said: Mapping[str, str]) -> None:
+        """What happens from now on is written down, and nobody decides on it until `new-leader`."""
+        self._led = False
 
     def do_new_leader(self, names: list[str], said: Mapping[str, str]) -> None:
         self.new_leader()
@@ -392,6 +419,11 @@ _ALL: tuple[Callable[[Stage], Iterable[Object]], ...] = (
 )
 
 
+def _gpus(said: Mapping[str, str]) -> tuple[GenericResource, ...]:
+    count = int(said.get("gpus", "0"))
+    return (GenericResource(kind="gpu", value=count),) if count else ()
+
+
 def changed(spec: ServiceSpec, said: Mapping[str, str]) -> ServiceSpec:
     """The spec with what a command says on top."""
     for key, value in said.items():
@@ -424,6 +456,10 @@ def _set_rest(spec: ServiceSpec, key: str, value: str) -> ServiceSpec:
         return replace(spec, task=replace(task, resources=resources))
     if key == "cpus":
         resources = ResourceRequirements(reservations=Resources(nano_cpus=int(float(value) * 1e9)))
+        return replace(spec, task=replace(task, resources=resources))
+    if key == "gpus":
+        wanted = GenericResource(kind="gpu", value=int(value))
+        resources = ResourceRequirements(reservations=Resources(generic=(wanted,)))
         return replace(spec, task=replace(task, resources=resources))
     if key in ("constraint", "prefer", "max_replicas"):
         return replace(spec, task=replace(task, placement=_placement(task.placement, key, value)))
