@@ -149,7 +149,7 @@ class Commands:
     async def _image_prune(self, arguments: Arguments, progress: Progress) -> Any:
         deleted, freed = await self._images.prune(
             all_images=bool(arguments.get("all")),
-            keep=self._in_use(),
+            keep=[*self._in_use(), *(arguments.get("keep") or ())],
             before=arguments.get("before"),
             labels=arguments.get("labels") or (),
             without=arguments.get("without") or (),

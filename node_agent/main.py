@@ -44,6 +44,7 @@ from pyswarm.specs import GenericResource, NodeSpec, Platform, Resources
 log = logging.getLogger(__name__)
 
 ROTATE_PERIOD = 5.0
+COLLECT_PERIOD = 300.0
 PLUGINS = ("Log/json-file", "Network/bridge", "Network/overlay", "Volume/local")
 
 SPANS = {
@@ -193,7 +194,7 @@ class Agent:
             async with self._worker:
                 gc.freeze()
                 session = self._session()
-                parts = [session.run(), self._identity.run(), self._rotate_logs()]
+                parts = [session.run(), self._identity.run(), self._rotate_logs(), self._collect_images()]
                 if self._config.service_manager == "supervisor":
                     parts.append(supervisor.keep(self._config.state, self._config.run))
                 async with asyncio.TaskGroup() as group:
@@ -204,6 +205,16 @@ class Agent:
         finally:
             await self._network.stop(remove=False)
             self._runtime.close()
+
+    async def _collect_images(self) -> None:
+        """Make room on a disk that fills up."""
+        while True:
+            await asyncio.sleep(COLLECT_PERIOD)
+            try:
+                if gone := await self._images.collect(self._images_in_use()):
+                    log.warning("the disk is nearly full: removed %d images that nothing here uses", len(gone))
+            except PyswarmError as error:
+                log.warning("cannot make room on the disk: %s", error)
 
     async def _rotate_logs(self) -> None:
         while True:

@@ -341,7 +341,8 @@ class NodeCommand:
       extra_hosts, secrets, ssh, cache_from, additional_contexts, platforms, shm_size, ulimits, limits} -> {id}:
       `context` is a directory of the node, or "-" when a tar archive follows in `data`;
     - image.rm {references, force} -> [Untagged/Deleted rows];
-    - image.prune {all, before, labels, without} -> {deleted, reclaimed}: `before` a Unix time of the image's making;
+    - image.prune {all, before, labels, without, keep} -> {deleted, reclaimed}: `before` a Unix time of the image's
+      making, `keep` references of images that stay;
     - image.save {reference} -> {}: `data` replies before it, each a piece of the file that `text` names;
     - image.archive {references} -> {}: `data` replies before it, a docker archive of them all; image.load {} ->
       {loaded}: names of the images of the docker archive that follows in `data`;

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import (
     AsyncGenerator,
     Callable,
+    Collection,
     Coroutine,
     Generator,
     Iterator,
@@ -55,6 +56,8 @@ _LAZY = ("", "missing", "if_not_present", "never", "build")
 """Policies under which an image that is here is not asked for again."""
 _FRESH = {"daily": _DAY, "weekly": 7 * _DAY}
 _OLD_ENOUGH = 3600.0
+DISK_FULL, DISK_ENOUGH = 0.85, 0.80
+"""Parts of a disk: from the first on images are collected, until it is under the second (as kubelet has them)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,8 @@ class Images:
         self._answers: dict[str, tuple[tuple[int, int, int] | None, ImageConfig]] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._mounted: dict[str, Path] = {}
+        self._released: dict[str, float] = {}
+        """When tasks here last used an image, since this agent started."""
         self._mounting: dict[str, asyncio.Task[Path]] = {}
 
     # ------------------------------------------------------------------------------------ ImagePort
@@ -205,6 +210,7 @@ class Images:
         gone = [name for name, image_id in sorted((await self._holders()).items()) if image_id not in keep]
         for image_id in sorted(set(self._mounted) - keep):
             del self._mounted[image_id]
+            self._released[image_id] = self._clock.now()
         if gone:
             await self._buildah.run("rm", *gone)
 
@@ -625,6 +631,43 @@ class Images:
         return all(_has_label(labels, each) for each in wanted) and not any(
             _has_label(labels, each) for each in unwanted
         )
+
+    async def collect(
+        self, keep: Sequence[str] = (), full: Callable[[], float] | None = None
+    ) -> Sequence[str]:
+        """On a disk that fills up, remove images that a registry gave and that nothing here has used for an hour, those
+        least recently used first, until there is room again; and old steps of builds before them. What was built
+        in the cluster stays: nobody else may have it. Returns the ids removed. `full` tells what part of the disk
+        is used."""
+        full = full or self._full
+        if full() < DISK_FULL:
+            return []
+        kept = {image.id for image in map(self._store.find, keep) if image is not None}
+        used = kept | set((await self._holders()).values()) | set(self._mounting)
+        gone: list[str] = []
+        for image in self._collectable(used):
+            if full() < DISK_ENOUGH:
+                break
+            if await self._try_remove(image):
+                gone.append(image.id)
+        return gone
+
+    def _collectable(self, used: Collection[str]) -> Sequence[StoredImage]:
+        old = self._clock.now() - _OLD_ENOUGH
+        last: dict[str, float] = {}
+        for reference, pulled in self._pull_times().items():
+            image = self._store.find(reference)
+            if image is not None:
+                last[image.id] = max(last.get(image.id, 0.0), pulled, self._released.get(image.id, 0.0))
+        images = {image.id: image for image in self._store.images() if image.id not in used}
+        steps = [image for image in images.values() if image.cache and image.created < old]
+        pulled_ids = sorted((when, id) for id, when in last.items() if id in images and when < old)
+        return [*steps, *(images[id] for _, id in pulled_ids)]
+
+    def _full(self) -> float:
+        """The part of the store's file system that is used, 0 to 1."""
+        found = shutil.disk_usage(self._buildah.root if self._buildah.root.exists() else "/")
+        return found.used / (found.used + found.free)
 
     def _layer_bytes(self) -> Sequence[int]:
         seen: dict[str, int] = {}

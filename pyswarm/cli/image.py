@@ -355,13 +355,20 @@ async def prune(
     everything = everything or "dangling=false" in filters
     if not pruning.confirmed(f"{UNUSED if everything else DANGLING}.", force):
         return
-    args = {"all": everything, **asdict(chosen)}
+    args = {"all": everything, "keep": await wanted_by_services(client), **asdict(chosen)}
     answers = await _on_each(client, await targets(client, node, all_nodes), "image.prune", args)
     deleted = [name for answer in answers for name in answer.get("deleted") or ()]
     if deleted:
         click.echo("Deleted Images:\n" + "".join(f"deleted: {name}\n" for name in deleted))
     reclaimed = sum(int(answer.get("reclaimed") or 0) for answer in answers)
     click.echo(f"Total reclaimed space: {human.decimal_size(reclaimed)}")
+
+
+async def wanted_by_services(client: Client) -> list[str]:
+    """Images that services may need again: after scaling up from nothing, and for going back to the previous
+    version."""
+    specs = [spec for each in await client.services() for spec in (each.spec, each.previous_spec) if spec]
+    return sorted({spec.task.container.image for spec in specs})
 
 
 # ------------------------------------------------------------------------------------------- building

@@ -15,7 +15,7 @@ from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import GoCommand
 from pyswarm.clock import rfc3339_nanos
 from pyswarm.engine import parse_rfc3339
-from pyswarm.errors import Invalid, NotFound
+from pyswarm.errors import Conflict, Invalid, NotFound
 from pyswarm.objects import Service, Task
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ async def logs(
     """Fetch the logs of a service or task."""
     del details  # pyswarm's log driver has none, as docker's own json-file without labels.
     service, task = await find(client, name)
+    spec = service.spec.task if service else (task.spec if task else None)
+    if spec is not None and spec.log_driver is not None and spec.log_driver.name == "none":
+        raise Conflict(f"{name}: configured logging driver does not support reading: it is none")
     now = app.now()
     request = LogsRequest(
         services=(service.id,) if service else (),

@@ -152,10 +152,15 @@ async def prune(
         return
     failures = inspection.Failures()
     await network.prune_unused(client, chosen, failures)
+    keep = await image.wanted_by_services(client)
     reclaimed = 0
     for each in await nodes.ready(client):
         for verb in ("image.prune", *(["volume.prune"] if volumes else [])):
-            args = {"all": everything, **asdict(chosen)} if verb == "image.prune" else {"all": False}
+            args = (
+                {"all": everything, "keep": keep, **asdict(chosen)}
+                if verb == "image.prune"
+                else {"all": False}
+            )
             answer = await nodes.ask(client, verb, args, node=each.id)
             deleted = answer.get("deleted") or ()
             if deleted:

@@ -16,6 +16,7 @@ from node_agent.images import auth
 from node_agent.images.auth import Credentials, encode_header
 from node_agent.images.buildah import BuildRequest, BuildSecret, Images
 from pyswarm import tmpfs
+from pyswarm.clock import SystemClock
 from pyswarm.errors import Conflict, Invalid, MissingProgram, NotFound, PermissionDenied, Unavailable
 from tests.integration.image_lab import *  # noqa: F403  fixtures
 from tests.integration.image_lab import Lab, LocalRegistry, built
@@ -295,6 +296,46 @@ async def test_prune_chooses_by_label_and_age(lab: Lab, images: Images) -> None:
     assert not await pruned(labels=["team=b"])
     assert not await pruned(without=["team"])
     assert await pruned(before=now + 3600, labels=["team=a"], without=["stage"])
+
+
+def silent(line: str) -> None:
+    del line
+
+
+class Later(SystemClock):
+    """The machine's clock, some hours on."""
+
+    hours = 0
+
+    def now(self) -> float:
+        return super().now() + 3600 * self.hours
+
+
+async def test_a_full_disk_loses_what_can_be_pulled_again(
+    lab: Lab, images: Images, registry: LocalRegistry
+) -> None:
+    """Not what is in use or wanted, nor what was built here; and no more than makes room."""
+    await built(lab, images)
+    names = [f"{registry.address}/x:{number}" for number in range(4)]
+    for number, name in enumerate(names):
+        await images.build(
+            BuildRequest(context=str(lab.context), tags=(name,), labels={"n": str(number)}), silent
+        )
+        await images.push(name)
+        await images.remove(name)
+        await images.pull(name)
+    clock = Later()
+    successor = Images(lab.paths, insecure_registries=("127.0.0.1:*",), clock=clock)
+    assert await successor.collect((), lambda: 0.99) == []  # all were pulled a moment ago
+    clock.hours = 2
+    assert await successor.collect((), lambda: 0.84) == []
+    await successor.prune()  # steps of builds
+    mounted = await successor.ensure(names[0], "never", "")
+    await successor.mount(mounted)
+    fills = iter((0.9, 0.9, 0.79))
+    gone = await successor.collect([names[1]], lambda: next(fills))
+    left = {name for image in await images.list() for name in image.names}
+    assert len(gone) == 1 and left == {"demo:1", names[0], names[1], names[3]}
 
 
 async def test_missing_buildah(lab: Lab, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
