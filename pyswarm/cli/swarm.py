@@ -44,6 +44,11 @@ def swarm() -> None:
 @click.option("--external-ca", multiple=True, help="Who signs: protocol=cfssl,url=https://...,cacert=FILE.")
 @refused_option("--max-snapshots", why=ETCD_SNAPSHOTS)
 @refused_option("--snapshot-interval", why=ETCD_SNAPSHOTS)
+@click.option(
+    "--rebalance",
+    type=click.Choice(("off", "gentle")),
+    help="Whether healthy tasks move when a node joins or comes back; services may say otherwise.",
+)
 @click.option("--task-history-limit", type=int, help="Ended tasks kept per slot; negative keeps all.")
 @connected
 async def update(app: App, client: Client, external_ca: tuple[str, ...], **given: Any) -> None:
@@ -56,7 +61,7 @@ async def update(app: App, client: Client, external_ca: tuple[str, ...], **given
     if not changes:
         raise click.UsageError(
             "name a setting to change: --autolock, --cert-expiry, --dispatcher-heartbeat, --external-ca, "
-            "--task-history-limit"
+            "--rebalance, --task-history-limit"
         )
     cluster = await _cluster(client)
     await client.update(cluster, replace(cluster.spec, **changes))
