@@ -182,12 +182,12 @@ class Control:
         controller.observe(self._observe)
 
     async def _find(self, kind: Kind, ref: str) -> Object:
-        return await self._controller.read(lambda view: query.find(view, kind, ref))
+        return await self._controller.read_latest(lambda view: query.find(view, kind, ref))
 
     # ------------------------------------------------------------------------------ reads
 
     async def info(self, request: Empty, peer: Peer) -> InfoResponse:
-        return await self._controller.read(self._info)
+        return await self._controller.read_latest(self._info)
 
     def _info(self, view: View) -> InfoResponse:
         tasks = list(view.tasks())
@@ -212,7 +212,7 @@ class Control:
 
     async def list(self, request: ListRequest, peer: Peer) -> ListResponse:
         kind = query.kind_named(request.kind)
-        selected = await self._controller.read(lambda view: query.select(view, kind, request.filters))
+        selected = await self._controller.read_latest(lambda view: query.select(view, kind, request.filters))
         found = tuple(blanked(o) for o in selected)
         revision = self._controller.state.revision
         return ListResponse(**{f"{kind}s": found, "revision": revision})  # pyright: ignore[reportArgumentType]
@@ -222,7 +222,7 @@ class Control:
         if kind == "node" and request.ref == "self":
             return box(await self._find(kind, self._facts.node_id))
         if kind == "cluster" and not request.ref:
-            return box(await self._controller.read(_cluster))
+            return box(await self._controller.read_latest(_cluster))
         return box(await self._find(kind, request.ref))
 
     # ------------------------------------------------------------------------------ writes
@@ -329,14 +329,14 @@ class Control:
     async def join_tokens(self, request: RotateRequest, peer: Peer) -> JoinTokensResponse:
         if request.worker_token or request.manager_token:
             await self._controller.submit(lambda tx: self._rotate(tx, request))
-        cluster = await self._controller.read(_cluster)
+        cluster = await self._controller.read_latest(_cluster)
         worker, manager = self._facts.tokens(cluster)
         return JoinTokensResponse(
             worker=worker, manager=manager, addresses=tuple(self._facts.join_addresses())
         )
 
     async def issue_client(self, request: IssueClientRequest, peer: Peer) -> IssueClientResponse:
-        cluster = await self._controller.read(_cluster)
+        cluster = await self._controller.read_latest(_cluster)
         cert = await asyncio.to_thread(self._facts.sign_client, cluster, request.name, request.csr)
         return IssueClientResponse(
             cert=cert, ca=self._facts.trust(cluster), managers=tuple(self._facts.managers())
@@ -344,7 +344,7 @@ class Control:
 
     async def rotate_ca(self, request: RotateCARequest, peer: Peer) -> Empty:
         """Begin to replace the root CA; the leader's reconcilers carry it through."""
-        cluster = await self._controller.read(_cluster)
+        cluster = await self._controller.read_latest(_cluster)
         changed = await asyncio.to_thread(self._facts.begin_rotation, cluster, request)
 
         def write(tx: Transaction) -> None:
@@ -367,7 +367,7 @@ class Control:
 
         if request.rotate:
             await self._controller.submit(rotate)
-        return UnlockKeyResponse(key=self._facts.unlock_key(await self._controller.read(_cluster)))
+        return UnlockKeyResponse(key=self._facts.unlock_key(await self._controller.read_latest(_cluster)))
 
     def _rotate(self, tx: Transaction, request: RotateRequest) -> None:
         if tx.view.cluster is not None:
@@ -382,7 +382,9 @@ class Control:
         warnings: list[str] = []
         if resolve == "never":
             return list(specs), warnings
-        former = await self._controller.read(lambda view: {s.name: _former_pin(view, s) for s in specs})
+        former = await self._controller.read_latest(
+            lambda view: {s.name: _former_pin(view, s) for s in specs}
+        )
         images = {
             (s.task.container.image, s.task.registry_auth)
             for s in specs
@@ -425,7 +427,7 @@ class Control:
             found = (node for node in view.nodes() if node.manager_status is not None)
             return sorted(node.id for node in found if node.status.state == NodeState.READY)
 
-        nodes = await self._controller.read(managers)
+        nodes = await self._controller.read_latest(managers)
         if len(nodes) < 2:
             return []
         question = {"reference": image, "built": True}
@@ -482,10 +484,10 @@ class Control:
             return self._existing(view, kinds, filters) if request.snapshot else []
 
         try:
-            for message in await self._controller.read(subscribe):
+            for message in await self._controller.read_latest(subscribe):
                 yield message
             while (entry := await queue.get()) is not None:
-                for message in await self._controller.read(_matching(entry, kinds, filters)):
+                for message in await self._controller.read_latest(_matching(entry, kinds, filters)):
                     yield message
             raise Unavailable("events were lost, since they were not read as fast as they came: begin anew")
         finally:

@@ -19,7 +19,7 @@ import contextlib
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -224,11 +224,14 @@ class Controller:
         reconcilers: Sequence[Reconciler],
         clock: Clock,
         fence: Fence | None = None,
+        confirm: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`confirm` makes sure that the fence holds still (`Leadership.confirm`)."""
         self._store = store
         self.state = state
         self._clock = clock
         self._fence = fence
+        self._confirm = confirm
         self._planner = Planner(state, reconcilers)
         self._inbox: deque[_Request[Any]] = deque()
         self._wakeup = asyncio.Event()
@@ -258,6 +261,14 @@ class Controller:
         if self._closed:
             raise Unavailable(NOT_LEADING)
         return question(self.state.view)
+
+    async def read_latest(self, question: Callable[[View], T]) -> T:
+        """As `read`, and linearizable: no other manager had the lead when this was asked, and has written what is not
+        known here. A manager that was held up past its lease does not answer from memory. Raises Unavailable."""
+        answer = await self.read(question)
+        if self._confirm is not None:
+            await self._confirm()
+        return answer
 
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
@@ -351,6 +362,8 @@ class Controller:
             self._planner.sweep(now)
             self._busy = self._clock.monotonic() - started
             await self._commit(requested)
+            if accepted and not self._written and self._confirm is not None:
+                await self._confirm()  # they are answered by what is known here
         except (StaleWrite, CommitTooLarge, Unavailable) as error:
             self._failed(accepted, error)
             if isinstance(error, Deposed):

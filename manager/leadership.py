@@ -99,7 +99,7 @@ async def lead(parts: Parts, leadership: Leadership) -> bool:
     rooms = (*reconcilers(meter), Allocator(parts.excluded_subnets), Scheduler())
     rooms = tuple(timed(room, {"plan": _span(room)}) for room in rooms)
     store = timed(parts.store, {"commit": "store"})
-    controller = Controller(store, State(parts.ids), rooms, parts.clock, leadership.fence)
+    controller = Controller(store, State(parts.ids), rooms, parts.clock, leadership.fence, leadership.confirm)
     broker = LogBroker(parts.ids)
     tracker = timed(Tracker(), {"collect": "assignments", "changed": "assignments"})
     facts = _facts_of_leader(parts.facts, controller)

@@ -39,6 +39,7 @@ from manager.store.etcd_client import Tls
 from manager.store.layout import in_parts
 from manager.switch import Switch
 from manager.trust import trust_of
+from manager.vigil import until_gone
 from pyswarm import __version__, nodeconfig, pki, supervisor, telemetry, tmpfs
 from pyswarm.api import JoinRaftResponse, RotateRequest
 from pyswarm.clock import RandomIds, SystemClock
@@ -240,7 +241,7 @@ class Manager:
 
     async def _lead_for_ever(self) -> None:
         while True:
-            async with self._store.campaign(self._address) as leadership:
+            async with self._store.campaign(self._address, until_gone=until_gone) as leadership:
                 self._resigned = await lead(self._parts(), leadership)
 
     async def _follow_leader(self) -> None:

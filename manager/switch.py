@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from manager.control import Facts
+from manager.store import Deposed
 from pyswarm.api import METHODS, GetRequest, InfoResponse, Method, NodeCommand
 from pyswarm.errors import Unavailable
 from pyswarm.rpc import Peer, Stub, snake
@@ -49,10 +50,16 @@ class Switch:
     whether this process leads (`leader_is_self`, `resigned`), and which other manager won (`leader_is`)."""
 
     def __init__(
-        self, service: str, connect: Callable[[str], Stub] | None, facts: Facts | None = None
+        self,
+        service: str,
+        connect: Callable[[str], Stub] | None,
+        facts: Facts | None = None,
+        trouble: Callable[[], str] = str,
     ) -> None:
-        """`facts` of this manager stand in for the leader's where a call means the manager that is asked."""
+        """`facts` of this manager stand in for the leader's where a call means the manager that is asked.
+        `trouble` says what keeps this manager from taking part, "" for nothing."""
         self._connect = connect
+        self._trouble = trouble
         self._facts = facts
         self._handler: object | None = None
         self._streams: set[asyncio.Task[None]] = set()
@@ -60,6 +67,8 @@ class Switch:
         """Streams that another manager's are copied into."""
         self._moved = asyncio.Event()
         """Set when the leader that calls were handed to leads no more."""
+        self._gone = asyncio.Event()
+        """Set when this process leads no more."""
         self._closing: set[asyncio.Task[None]] = set()
         self._stub: Stub | None = None
         self._address: str | None = None
@@ -77,6 +86,8 @@ class Switch:
     def resigned(self) -> None:
         """This process does not lead (any more): streams of its handler end."""
         self._handler = None
+        self._gone.set()
+        self._gone = asyncio.Event()
         for stream in self._streams:
             stream.cancel()
         self._settle()
@@ -128,7 +139,8 @@ class Switch:
         if self._handler is not None:
             return self._handler
         if self._address is None:
-            raise Unavailable(NO_LEADER)
+            trouble = self._trouble()
+            raise Unavailable(f"{NO_LEADER} (this manager: {trouble})" if trouble else NO_LEADER)
         if peer.forwarded:
             raise Unavailable("the managers are just changing their leader: ask again")
         if self._stub is None or not forwardable(method):
@@ -139,15 +151,24 @@ class Switch:
         async def call(request: Any, peer: Peer) -> Any:
             while True:
                 handler = await self._target(method, peer)
-                if handler is not None:
-                    return await getattr(handler, snake(method.name))(request, peer)
                 try:
+                    if handler is not None:
+                        return await getattr(handler, snake(method.name))(request, peer)
                     return self._signed(await self._hand_on(method, self._here(request), peer))
-                except _Moved:
-                    if method.name not in READS:
+                except (_Moved, Deposed):
+                    if method.name not in READS or peer.forwarded:
                         raise
+                    await self._changed(handler)
 
         return call
+
+    async def _changed(self, handler: object | None) -> None:
+        """Until `handler` is not the leader's any more, which it has just found out itself, or for a while."""
+        if handler is None or self._handler is not handler:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ELECTION_WAIT):
+                await self._gone.wait()
 
     async def _hand_on(self, method: Method, request: object, peer: Peer) -> Any:
         """The leader's answer. Raises _Moved when it leads no more before it has answered."""

@@ -13,7 +13,7 @@ The contract, held by `tests/integration/test_store_contract.py` over both imple
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -88,6 +88,10 @@ class Listing:
     """All objects as of this revision; watch after it."""
 
 
+UntilGone = Callable[[str], Awaitable[None]]
+"""Returns when a candidate is gone, as far as one can see. It may err: who still leads then is deposed."""
+
+
 class Records(Protocol):
     """The part of a store that reads and writes single objects."""
 
@@ -110,9 +114,12 @@ class Store(Records, Protocol):
 
     def watch(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Batch]]: ...
 
-    def campaign(self, candidate: str, ttl: float = 1.0) -> AbstractAsyncContextManager[Leadership]:
+    def campaign(
+        self, candidate: str, ttl: float = 1.0, until_gone: UntilGone | None = None
+    ) -> AbstractAsyncContextManager[Leadership]:
         """Wait until `candidate` leads. Leaving the context resigns at once. A name is one process: what an
-        earlier one of that name (killed, say) still holds is ended, not waited for."""
+        earlier one of that name (killed, say) still holds is ended, not waited for; nor is what a candidate ahead
+        holds of whom `until_gone` says that it is gone."""
         ...
 
     async def leader(self) -> str | None:
@@ -132,4 +139,9 @@ class Leadership(Protocol):
 
     async def lost(self) -> None:
         """Returns when the lease could not be kept alive in time, or the key is gone."""
+        ...
+
+    async def confirm(self) -> None:
+        """Returns when it is certain that this candidate led still after this was called: what it knew then of
+        the store, whose only writer it is, was the newest. Raises Deposed, or Unavailable where nobody answers."""
         ...

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -23,6 +22,7 @@ from manager.store import (
     Listing,
     Put,
     StaleWrite,
+    UntilGone,
 )
 from manager.store.etcd_client import COMPACT, LEASE_GRANT, LEASE_REVOKE, RANGE, TXN, EtcdClient, Tls
 from manager.store.etcd_pb import rpc_pb2 as pb
@@ -52,6 +52,8 @@ _ATTEMPTS = 4
 """How often a commit is sent when it was refused for a reason that it can mend: a rename, a barrier."""
 _OBJECTS_A_SECOND, _MOST_PATIENCE = 1000, 10.0
 """A lease on the lead lives a second longer for so many objects in the store, up to so many seconds."""
+_EVICT = 0.4
+"""Seconds for one attempt to end another candidate's lease."""
 _RETRY = 0.2
 """Seconds between a candidate's attempts while the store cannot be reached."""
 
@@ -142,7 +144,7 @@ class EtcdStore:
         except DecodeError as error:
             raise Fatal(
                 f"the store's {kind} {id} cannot be read ({error}): restore a backup with "
-                "`pyswarm swarm restore`"
+                "`pyswarm restore FILE`"
             ) from error
 
     def _encode(self, obj: Object) -> bytes:
@@ -286,11 +288,15 @@ class EtcdStore:
 
     # --------------------------------------------------------------------------------------- leadership
 
-    def campaign(self, candidate: str, ttl: float = 1.0) -> AbstractAsyncContextManager[Leadership]:
-        return self._campaign(candidate, ttl)
+    def campaign(
+        self, candidate: str, ttl: float = 1.0, until_gone: UntilGone | None = None
+    ) -> AbstractAsyncContextManager[Leadership]:
+        return self._campaign(candidate, ttl, until_gone)
 
     @asynccontextmanager
-    async def _campaign(self, candidate: str, ttl: float) -> AsyncGenerator[Leadership, None]:
+    async def _campaign(
+        self, candidate: str, ttl: float, until_gone: UntilGone | None
+    ) -> AsyncGenerator[Leadership, None]:
         while True:
             try:
                 await self._revoke_abandoned()
@@ -300,10 +306,10 @@ class EtcdStore:
                 await asyncio.sleep(_RETRY)
                 continue
             try:
-                fence = await self._win(candidate, lease)
+                fence = await self._win(candidate, lease, until_gone)
                 if fence is not None:
                     lease.watch_over(self._gone(fence))
-                    yield _EtcdLeadership(fence, lease)
+                    yield _EtcdLeadership(fence, lease, self._confirm)
                     return
             finally:
                 await lease.drop()
@@ -346,9 +352,9 @@ class EtcdStore:
         )
         return (await self._client.call(RANGE, request, repeatable=True)).kvs
 
-    async def _win(self, candidate: str, lease: _Lease) -> Fence | None:
+    async def _win(self, candidate: str, lease: _Lease, until_gone: UntilGone | None) -> Fence | None:
         """The fence once all older candidates are gone; None if the lease was lost while waiting."""
-        turn = asyncio.ensure_future(self._queue(candidate, lease.id))
+        turn = asyncio.ensure_future(self._queue(candidate, lease.id, until_gone))
         lost = asyncio.ensure_future(lease.lost.wait())
         try:
             await asyncio.wait({turn, lost}, return_when=asyncio.FIRST_COMPLETED)
@@ -358,14 +364,14 @@ class EtcdStore:
                 future.cancel()
             await asyncio.gather(turn, lost, return_exceptions=True)
 
-    async def _queue(self, candidate: str, lease: int) -> Fence:
+    async def _queue(self, candidate: str, lease: int, until_gone: UntilGone | None) -> Fence:
         """Stand behind the candidates that are there and wait for each to go."""
         key = self._keys.candidate(lease)
         while True:
             try:
                 created = await self._enlist(key, candidate, lease)
                 while (ahead := await self._ahead(created)) is not None:
-                    await self._until_deleted(*ahead)
+                    await self._outlast(*ahead, until_gone)
                 return Fence(key.decode(), created)
             except (Unavailable, Compacted):
                 await asyncio.sleep(_RETRY)
@@ -384,7 +390,35 @@ class EtcdStore:
             return answer.header.revision
         return answer.responses[0].response_range.kvs[0].create_revision
 
-    async def _ahead(self, created: int) -> tuple[bytes, int] | None:
+    async def _outlast(self, ahead: pb.KeyValue, revision: int, until_gone: UntilGone | None) -> None:
+        """Until the candidate ahead has gone, or its lease was ended since there is nobody any more to renew it."""
+        waits = [asyncio.ensure_future(self._until_deleted(ahead.key, revision))]
+        if until_gone is not None:
+            waits.append(asyncio.ensure_future(until_gone(ahead.value.decode())))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not waits[0].done():
+                waits[1].result()
+                waits.append(asyncio.ensure_future(self._evict(ahead.lease)))
+            await waits[0]
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _evict(self, lease: int) -> None:
+        """End the lease of a candidate that is gone: again and again, since etcd's members may just be electing
+        a leader of their own, and lose what they are asked meanwhile."""
+        request = pb.LeaseRevokeRequest(ID=lease)
+        while True:
+            with contextlib.suppress(Unavailable, NotFound):
+                await self._client.call(
+                    LEASE_REVOKE, request, repeatable=True, timeout=_EVICT, attempt=_EVICT
+                )
+                return
+            await asyncio.sleep(0.05)
+
+    async def _ahead(self, created: int) -> tuple[pb.KeyValue, int] | None:
         """The candidate just before the one created at that revision, and the revision of this answer."""
         request = pb.RangeRequest(
             key=self._keys.election,
@@ -393,10 +427,9 @@ class EtcdStore:
             sort_order=pb.RangeRequest.DESCEND,
             sort_target=pb.RangeRequest.CREATE,
             limit=1,
-            keys_only=True,
         )
         answer = await self._client.call(RANGE, request, repeatable=True)
-        return (answer.kvs[0].key, answer.header.revision) if answer.kvs else None
+        return (answer.kvs[0], answer.header.revision) if answer.kvs else None
 
     async def _until_deleted(self, key: bytes, revision: int) -> None:
         async with aclosing(self._client.watch(key, b"", revision + 1)) as revisions:
@@ -408,6 +441,13 @@ class EtcdStore:
         """Returns when the election key was removed, by whomever."""
         with contextlib.suppress(Compacted):
             await self._until_deleted(fence.key.encode(), fence.create_revision)
+
+    async def _confirm(self, fence: Fence) -> None:
+        """That the fence holds now: a linearizable read, which a majority of the members answers for."""
+        request = pb.RangeRequest(key=fence.key.encode(), keys_only=True)
+        found = (await self._client.call(RANGE, request, repeatable=True)).kvs
+        if not found or found[0].create_revision != fence.create_revision:
+            raise Deposed("this manager does not lead any more: ask again")
 
     async def _revoke(self, lease: int) -> None:
         """Give the lease back at once; if that fails, remember it for the next campaign."""
@@ -520,10 +560,32 @@ class _Lease:
         await self._renewals.close()
 
 
-@dataclass(frozen=True, slots=True)
 class _EtcdLeadership:
-    fence: Fence
-    _lease: _Lease
+    """`Leadership`. Those who ask at the same time whether it holds share a question to etcd, one that is put after
+    they have asked."""
+
+    def __init__(
+        self, fence: Fence, lease: _Lease, confirm: Callable[[Fence], Coroutine[None, None, None]]
+    ) -> None:
+        self.fence = fence
+        self._lease = lease
+        self._confirm = confirm
+        self._asked: asyncio.Task[None] | None = None
+        """The question that is on its way."""
+        self._next: asyncio.Task[None] | None = None
+        """The one to be put when that is answered."""
 
     async def lost(self) -> None:
         await self._lease.lost.wait()
+
+    async def confirm(self) -> None:
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._ask_after(self._asked))
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._next)
+
+    async def _ask_after(self, asked: asyncio.Task[None] | None) -> None:
+        if asked is not None:
+            await asyncio.wait({asked})
+        self._asked, self._next = self._next, None
+        await self._confirm(self.fence)

@@ -23,6 +23,7 @@ from manager.store import (
     Leadership,
     Listing,
     Put,
+    UntilGone,
 )
 from manager.store.layout import (
     NameStep,
@@ -290,14 +291,17 @@ class MemoryStore:
                 yield batch
             await news.wait()
 
-    def campaign(self, candidate: str, ttl: float = 1.0) -> AbstractAsyncContextManager[Leadership]:
+    def campaign(
+        self, candidate: str, ttl: float = 1.0, until_gone: UntilGone | None = None
+    ) -> AbstractAsyncContextManager[Leadership]:
+        del until_gone  # leases run out by the clock alone here
         return self._campaign(candidate, ttl)
 
     @asynccontextmanager
     async def _campaign(self, candidate: str, ttl: float) -> AsyncGenerator[Leadership, None]:
         entry = await self._win(candidate, ttl)
         try:
-            yield _MemoryLeadership(Fence(entry.key, entry.created), entry)
+            yield _MemoryLeadership(Fence(entry.key, entry.created), entry, self)
         finally:
             self._leave(entry)
 
@@ -351,6 +355,10 @@ class MemoryStore:
 class _MemoryLeadership:
     fence: Fence
     _entry: _Candidate
+    _store: MemoryStore
 
     async def lost(self) -> None:
         await self._entry.lost.wait()
+
+    async def confirm(self) -> None:
+        await self._store.commit((), self.fence)

@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 
 from manager import switch as module
+from manager.store import Deposed
 from manager.switch import Switch, forwardable
 from pyswarm.api import (
     METHOD,
@@ -159,6 +160,15 @@ async def test_without_a_leader_calls_wait_and_then_say_so(monkeypatch: pytest.M
         await switch.info(Empty(), ADMIN)
 
 
+async def test_without_a_leader_a_call_is_told_what_keeps_this_manager(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    switch: Any = Switch("Control", None, FACTS, lambda: "the disk is full")
+    monkeypatch.setattr(module, "ELECTION_WAIT", 0.01)
+    with pytest.raises(Unavailable, match=r"no leader.*\(this manager: the disk is full\)"):
+        await switch.info(Empty(), ADMIN)
+
+
 async def test_a_call_that_was_handed_on_is_not_handed_on_again() -> None:
     switch = make()
     switch.leader_is("unix:/nonexistent")
@@ -221,3 +231,21 @@ def test_what_nodes_say_of_themselves_is_not_handed_on() -> None:
     assert not {name for name in handed if name.startswith("Dispatcher.")}
     assert {"Raft.Join", "CA.Renew"} <= handed, "their handlers are told who has called"
     assert {name for name in METHOD if name.startswith("Control.")} <= handed
+
+
+async def test_a_read_that_a_deposed_leader_refuses_is_asked_of_the_next(elsewhere: tuple[str, Handler]) -> None:
+    """A manager that was held up past its lease finds out when it is asked: nothing stale is answered."""
+
+    class Former(Handler):
+        async def info(self, request: Empty, peer: Peer) -> InfoResponse:
+            asyncio.get_running_loop().call_later(0.05, moved)
+            raise Deposed("this manager does not lead any more")
+
+    def moved() -> None:
+        switch.resigned()
+        switch.leader_is(elsewhere[0])
+
+    switch = make()
+    switch.leader_is_self(Former())
+    answer: InfoResponse = await asyncio.wait_for(switch.info(Empty(), ADMIN), 5)
+    assert answer.nodes == 7, "the next leader was asked"
