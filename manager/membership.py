@@ -8,6 +8,7 @@ connected for five seconds: that is waited for, and said.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from manager.store.etcd_client import (
     ALARM,
+    COMPACT,
     DEFRAGMENT,
     MEMBER_ADD,
     MEMBER_LIST,
@@ -23,6 +25,7 @@ from manager.store.etcd_client import (
     MEMBER_REMOVE,
     MEMBER_UPDATE,
     MOVE_LEADER,
+    RANGE,
     STATUS,
     EtcdClient,
 )
@@ -36,6 +39,8 @@ Progress = Callable[[str], None]
 
 _RETRY = 0.1
 _DEFRAGMENT_TIME = 300.0
+ROOM_CHECK = 10.0
+"""Seconds between two looks at whether the store has reached its quota."""
 _WAITS = (
     ("unhealthy cluster", "waiting until all managers have been connected for 5 seconds"),
     ("not enough started members", "waiting until the manager that joined last has started"),
@@ -202,6 +207,31 @@ class Membership:
         await self._client.call(MEMBER_UPDATE, request)
 
     # ------------------------------------------------------------------------------------------ upkeep
+
+    async def keep_room(self, own: str, period: float = ROOM_CHECK) -> None:
+        """Make room for ever, whenever the store has reached its quota: it takes no writes until then. The managers
+        all do this; the one whose member (`own`, host:port) leads Raft acts."""
+        while True:
+            try:
+                if "NOSPACE" in (await self.alarms()).values() and await self._leads(own):
+                    log.error("the store has reached its disk quota and takes no writes: making room")
+                    await self.make_room()
+                    log.warning("there is room in the store again")
+            except PyswarmError as error:
+                log.warning("no room could be made in the store: %s", error)
+            await asyncio.sleep(period)
+
+    async def _leads(self, endpoint: str) -> bool:
+        answer = await self._client.call_member(endpoint, STATUS, pb.StatusRequest())
+        return answer.leader == answer.header.member_id
+
+    async def make_room(self) -> None:
+        """Forget all but the present state, give the space back, and let writes in again."""
+        answer = await self._client.call(RANGE, pb.RangeRequest(key=b"/", count_only=True), repeatable=True)
+        request = pb.CompactionRequest(revision=answer.header.revision, physical=True)
+        with contextlib.suppress(PyswarmError):  # somebody else has just done it
+            await self._client.call(COMPACT, request)
+        await self.defragment()
 
     async def defragment(self) -> None:
         """Give freed disk space back, one member after the other, the leader last (each stands still for

@@ -124,8 +124,8 @@ def translate(error: grpc.aio.AioRpcError, endpoint: str) -> PyswarmError:
     details = error.details() or error.code().name
     if "database space exceeded" in details:
         return Unavailable(
-            f"the store at {endpoint} has reached its disk quota and takes no writes: remove services, "
-            "secrets or configs that are not needed, then run `pyswarm swarm defragment`"
+            f"the store at {endpoint} has reached its disk quota and takes no writes: the managers make room by "
+            "themselves, within half a minute: try again then"
         )
     if "corrupt" in details:
         return Fatal(

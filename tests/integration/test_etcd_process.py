@@ -336,7 +336,7 @@ async def test_damaged_data_is_fatal_and_names_the_way_out(
     with pytest.raises(Fatal, match="is damaged") as caught:
         await member.process.start()
     assert str(member.config.directory) in str(caught.value)
-    assert "restore a backup" in str(caught.value)
+    assert "pyswarm restore FILE" in str(caught.value)
     assert member.process.pid is None
 
 
@@ -502,7 +502,7 @@ async def test_full_store_says_so_and_recovers(tmp_path: Path, root: KeyPair) ->
         await member.start()
         store = member.store()
         membership = Membership(store.client)
-        with pytest.raises(Unavailable, match=r"disk quota .*defragment"):
+        with pytest.raises(Unavailable, match=r"disk quota .*make room by themselves"):
             for n in range(60):
                 spec = ConfigSpec(name=f"c{n}", data=os.urandom(900_000))
                 await store.commit([Put(Config(id=f"c{n}", spec=spec))])
