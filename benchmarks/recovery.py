@@ -289,6 +289,7 @@ class Pyswarm:
             "the drained node is empty",
         )
         swarm.wait_running("web", DRAINED)
+        waited(lambda: self._calls()[0] > 0, "the client tells")
         return took, *self._calls()
 
     def _calls(self) -> tuple[int, int]:
