@@ -39,9 +39,11 @@ class Commands:
         scratch: Path,
         in_use: Callable[[], list[str]],
         kill: Callable[[str, str], Awaitable[None]] | None = None,
+        restart: Callable[[str, float | None], Awaitable[None]] | None = None,
     ) -> None:
         """`in_use` names the images that assigned tasks need; `kill` sends a signal, by name, to a task's main
-        process."""
+        process; `restart` stops and starts it in its container."""
+        self._restart = restart
         self._images = images
         self._storage = storage
         self._scratch = scratch
@@ -63,6 +65,7 @@ class Commands:
             "volume.prune": self._volume_prune,
             "system.df": self._system_df,
             "task.kill": self._task_kill,
+            "task.restart": self._task_restart,
             "task.sizes": self._task_sizes,
         }
 
@@ -105,6 +108,15 @@ class Commands:
         if self._kill is None:
             raise Invalid("this node sends no signals")
         await self._kill(_text(arguments, "task"), str(arguments.get("signal") or "SIGKILL"))
+        return {}
+
+    async def _task_restart(self, arguments: Arguments, progress: Progress) -> Any:
+        if self._restart is None:
+            raise Invalid("this node restarts no tasks")
+        grace = arguments.get("timeout")
+        if grace is not None and not isinstance(grace, (int, float)):
+            raise Invalid("task.restart: timeout must be a number of seconds")
+        await self._restart(_text(arguments, "task"), grace)
         return {}
 
     async def _task_sizes(self, arguments: Arguments, progress: Progress) -> Any:

@@ -109,6 +109,7 @@ class Agent:
             self._paths.state / "scratch",
             self._images_in_use,
             self._runtime.kill,
+            self._worker.restart,
         )
         session = Session(
             worker=self._worker,
@@ -212,7 +213,9 @@ class Agent:
             await asyncio.sleep(COLLECT_PERIOD)
             try:
                 if gone := await self._images.collect(self._images_in_use()):
-                    log.warning("the disk is nearly full: removed %d images that nothing here uses", len(gone))
+                    log.warning(
+                        "the disk is nearly full: removed %d images that nothing here uses", len(gone)
+                    )
             except PyswarmError as error:
                 log.warning("cannot make room on the disk: %s", error)
 

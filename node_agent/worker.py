@@ -102,6 +102,11 @@ class _Entry:
     supervisor: asyncio.Task[None] | None = None
     work: asyncio.Task[None] | None = None
     """The step being taken, if it may be broken off by a wish to stop."""
+    again: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its process is to be started anew."""
+    restarting: asyncio.Future[None] | None = None
+    """Who asked for that waits for this."""
+    restart_grace: float | None = None
 
     @property
     def id(self) -> str:
@@ -546,21 +551,77 @@ class Worker:
         image = entry.image.healthcheck if entry.image else None
         return lifecycle.health_policy(entry.task.spec.container.healthcheck, image)
 
+    async def restart(self, task_id: str, grace: float | None = None) -> None:
+        """Stop the container's process and start it anew, in the same container: its writable layer, addresses and
+        ports stay. `grace` are the seconds from the stop signal to SIGKILL, None the task's own. Raises NotFound
+        for a task that does not run here, Unavailable for one that cannot be started from what is known of it."""
+        entry = self._entries.get(task_id)
+        if entry is None or entry.container != "started" or terminal(entry.status.state) or entry.stopping:
+            raise NotFound(f"task {task_id} does not run on this node")
+        if entry.launch is None:
+            raise Unavailable(
+                f"task {task_id} was started by a former agent: replace it with `pyswarm service update --force`"
+            )
+        if entry.restarting is None:
+            entry.restarting = asyncio.get_running_loop().create_future()
+            entry.restart_grace = grace
+            entry.again.set()
+        await asyncio.shield(entry.restarting)
+
+    async def _restart(self, entry: _Entry, waiter: asyncio.Task[Exit]) -> None:
+        assert entry.launch is not None and entry.restarting is not None
+        asked, entry.restarting = entry.restarting, None
+        entry.again.clear()
+        try:
+            for number, hook in enumerate(entry.task.spec.container.pre_stop):
+                if not waiter.done() and (error := await self._hook(entry, hook, f"pre_stop[{number}]")):
+                    _log.warning("task %s: %s", entry.id, error)
+            await self._terminate(entry, waiter, entry.restart_grace)
+            entry.container = "present"
+            await self._runtime.delete(entry.id)
+            pid = await self._runtime.create(entry.launch)
+            await self._runtime.start(entry.id)
+            entry.container = "started"
+            for number, hook in enumerate(entry.task.spec.container.post_start):
+                if error := await self._hook(entry, hook, f"post_start[{number}]"):
+                    raise Invalid(error)
+            now = self._clock.now()
+            health = "" if self._health_policy(entry) is None else "starting"
+            self._set(
+                entry,
+                TaskState.RUNNING,
+                message="restarted",
+                pid=pid,
+                started_at=now,
+                running_since=now,
+                health=health,
+            )
+            asked.set_result(None)
+        except BaseException as error:
+            asked.set_exception(Unavailable(f"task {entry.id} could not be started again: {error}"))
+            asked.exception()  # whoever asked may be gone
+            raise
+
     async def _watch(self, entry: _Entry) -> None:
-        """Until the container has ended, by itself or because it is unhealthy."""
+        """Until the container has ended, by itself or because it is unhealthy, or was started anew."""
         waiter = asyncio.create_task(self._runtime.wait(entry.id))
         keeper = asyncio.create_task(self._keep(entry))
+        again = asyncio.create_task(entry.again.wait())
         try:
-            await asyncio.wait((waiter, keeper), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((waiter, keeper, again), return_when=asyncio.FIRST_COMPLETED)
+            if again.done() and not waiter.done() and not keeper.done():
+                keeper.cancel()
+                await self._whole(self._restart(entry, waiter))
+                return
             if not waiter.done() and (error := await keeper):
                 exit_ = await self._terminate(entry, waiter)
                 self._ended(entry, TaskState.FAILED, error, exit_)
                 return
             exit_ = await waiter
         finally:
-            for task in (waiter, keeper):
+            for task in (waiter, keeper, again):
                 task.cancel()
-            await asyncio.gather(waiter, keeper, return_exceptions=True)
+            await asyncio.gather(waiter, keeper, again, return_exceptions=True)
         self._ended(entry, lifecycle.exit_state(exit_), lifecycle.exit_error(exit_), exit_)
 
     def _ended(self, entry: _Entry, state: TaskState, error: str, exit_: Exit) -> None:
@@ -692,11 +753,32 @@ class Worker:
         )
         return members or published
 
-    async def _terminate(self, entry: _Entry, waiter: asyncio.Task[Exit]) -> Exit:
-        """Stop signal, grace period, SIGKILL; the way it ended."""
+    @staticmethod
+    async def _whole(work: Coroutine[Any, Any, None]) -> None:
+        """Do the work to its end, also when the wish to stop comes meanwhile: that is heard afterwards."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait((task,))
+            if not task.cancelled():
+                task.exception()
+            raise
+
+    @staticmethod
+    def _not_restarted(entry: _Entry) -> None:
+        """Tell who asked for a restart that came too late."""
+        if entry.restarting is not None:
+            entry.restarting.set_exception(NotFound(f"task {entry.id} has ended"))
+            entry.restarting.exception()
+            entry.restarting = None
+
+    async def _terminate(self, entry: _Entry, waiter: asyncio.Task[Exit], most: float | None = None) -> Exit:
+        """Stop signal, grace period (`most`, if given), SIGKILL; the way it ended."""
         spec = entry.task.spec.container
         signal = spec.stop_signal or (entry.image.stop_signal if entry.image else "") or "SIGTERM"
         grace = DEFAULT_GRACE if spec.stop_grace_period is None else spec.stop_grace_period
+        grace = grace if most is None else most
         await self._signal(entry, signal)
         done, _ = await asyncio.wait((waiter,), timeout=grace)
         while not done:
@@ -730,6 +812,7 @@ class Worker:
         )
 
     async def _clean(self, entry: _Entry) -> None:
+        self._not_restarted(entry)
         if entry.dismantling is None:
             entry.dismantling = asyncio.ensure_future(self._take_down(entry.id))
         await asyncio.shield(entry.dismantling)

@@ -350,7 +350,9 @@ class NodeCommand:
       only what was built in the cluster, with the time of its making;
     - volume.ls {} -> [Engine API volumes]; volume.rm {name, force}; volume.prune {all, keep} -> {deleted, reclaimed};
     - system.df {} -> {images, containers, volumes, build_cache}: counts and bytes;
-    - task.kill {task, signal} -> {}: a signal (SIGKILL) to the main process of a task that runs on the node.
+    - task.kill {task, signal} -> {}: a signal (SIGKILL) to the main process of a task that runs on the node;
+    - task.restart {task, timeout} -> {}: stop that process and start it anew in the same container; `timeout` are
+      the seconds from the stop signal to SIGKILL.
 
     `auth` is base64 JSON as in X-Registry-Auth.
     """

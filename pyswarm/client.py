@@ -7,7 +7,7 @@ channel; use it as `async with Client.local(socket) as client`.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -274,12 +274,13 @@ class Client:
         more than a mebibyte."""
         return whole_lines(self._stub.stream("Control.Logs", request))
 
-    def exec(self, inputs: AsyncIterator[ExecInputMessage]) -> AsyncIterator[ExecOutputMessage]:
-        """The first input carries `start`. Ends with an `exit` message."""
+    def exec(self, inputs: AsyncIterator[ExecInputMessage]) -> AsyncGenerator[ExecOutputMessage]:
+        """The first input carries `start`. Ends with an `exit` message. To be closed by whoever leaves it earlier."""
         return self._stub.duplex("Control.Exec", inputs)
 
-    def command(self, inputs: AsyncIterator[NodeCommand]) -> AsyncIterator[NodeReply]:
-        """A request to one node's agent (see NodeCommand). Ends with `result` or `error`."""
+    def command(self, inputs: AsyncIterator[NodeCommand]) -> AsyncGenerator[NodeReply]:
+        """A request to one node's agent (see NodeCommand). Ends with `result` or `error`. To be closed by whoever
+        leaves it earlier."""
         return self._stub.duplex("Control.Command", inputs)
 
 

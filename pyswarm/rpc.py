@@ -335,7 +335,7 @@ class Stub:
         finally:
             call.cancel()
 
-    async def duplex(self, name: str, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def duplex(self, name: str, requests: AsyncIterator[Any]) -> AsyncGenerator[Any]:
         """Many requests, many answers."""
         call = self._call(name)(requests, metadata=self._metadata)
         try:

@@ -248,12 +248,16 @@ async def push(
     del quiet
     specs = _selected(scope, names, include_deps)
     for each in build_all_services(specs.builds):
-        try:
-            await _push(scope, each.image)
-        except PyswarmError as error:
-            if not ignore_push_failures:
-                raise
-            note(f"{each.image} cannot be pushed: {error}")
+        if not scope.loaded().services[each.service].image:
+            say("Service", each.service, "Skipped: it has no image name that a registry could have")
+            continue
+        for image in dict.fromkeys((each.image, *each.tags)):
+            try:
+                await _push(scope, image)
+            except PyswarmError as error:
+                if not ignore_push_failures:
+                    raise
+                note(f"{image} cannot be pushed: {error}")
 
 
 async def _push(scope: Scope, image: str) -> None:

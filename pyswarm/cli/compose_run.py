@@ -50,16 +50,17 @@ async def output(
     """Run a command in a task; (exit code, output, errors). With `sink` the output goes there."""
     start = ExecStart(task=task, argv=tuple(argv), stdin=stdin is not None)
     out, err, code = bytearray(), bytearray(), 0
-    async for message in client.exec(_fed(start, stdin)):
-        if message.kind == "exit":
-            code = int(message.data or b"0")
-            break
-        if message.kind == "stderr":
-            err += message.data
-        elif sink is not None:
-            sink.write(message.data)
-        else:
-            out += message.data
+    async with contextlib.aclosing(client.exec(_fed(start, stdin))) as messages:
+        async for message in messages:
+            if message.kind == "exit":
+                code = int(message.data or b"0")
+                break
+            if message.kind == "stderr":
+                err += message.data
+            elif sink is not None:
+                sink.write(message.data)
+            else:
+                out += message.data
     return code, bytes(out), bytes(err)
 
 

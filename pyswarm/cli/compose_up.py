@@ -10,6 +10,7 @@ import click
 
 from pyswarm.api import DeployAction, DeployRequest
 from pyswarm.cli import compose_local as local
+from pyswarm.cli import nodes
 from pyswarm.cli.compose_images import prepare
 from pyswarm.cli.compose_session import (
     ComposeCommand,
@@ -21,7 +22,7 @@ from pyswarm.cli.compose_session import (
     settings,
     specs_of,
 )
-from pyswarm.cli.compose_state import containers, current, ended, short_name, wants
+from pyswarm.cli.compose_state import current, ended, of_service, short_name, stage, wants
 from pyswarm.cli.compose_wait import until_ended, until_started
 from pyswarm.errors import Invalid, NotFound
 from pyswarm.objects import Service
@@ -371,23 +372,36 @@ async def start(
 @click.argument("names", nargs=-1, metavar="[SERVICE...]")
 @in_project()
 async def restart(scope: Scope, no_deps: bool, timeout: float | None, names: tuple[str, ...]) -> None:
-    """Restart service containers: each is replaced by a new one."""
+    """Restart service containers, running ones in their place; ended ones are replaced."""
     chosen = scope.chosen(names)
     if scope.project is not None and names and not no_deps:
         more = local.dependents(scope.project, names)
         chosen = [each for each in scope.chosen(()) if short_name(each) in more]
-    old = {each.task.id for each in containers(chosen, scope.tasks)}
-    ids: list[str] = []
-    for each in chosen:
-        say("Service", short_name(each), "Restarting")
-        if not settings().dry_run:
-            await scope.amend(each, local.started, force=True)
-            ids.append(each.id)
-    if not ids:
+    chosen = [each for each in needed_by(scope, chosen) if each in chosen]
+    if settings().dry_run:
+        for each in chosen:
+            say("Service", short_name(each), "Restarting")
         return
-    if timeout is not None:
-        await until_ended(scope, ids, grace=timeout, verb="Stopped", tasks=old)
-    await until_started(scope, ids)
+    for each in chosen:
+        await restarted(scope, each, timeout)
+
+
+async def restarted(scope: Scope, service: Service, grace: float | None = None) -> None:
+    """Restart a service's containers: those that run keep what was written into them. Returns when all run."""
+    mine = of_service([service], scope.tasks, service)
+    again = [each for each in mine if stage(each.task) in ("started", "healthy")]
+    if service.spec.stopped or len(again) < max(1, len(mine)):
+        old = {each.task.id for each in mine}
+        await scope.amend(service, local.started, force=True)
+        if grace is not None:
+            await until_ended(scope, [service.id], grace=grace, verb="Stopped", tasks=old)
+        await until_started(scope, [service.id])
+        return
+    for each in again:
+        say("Container", each.name, "Restarting")
+        question = {"task": each.task.id, "timeout": grace}
+        await nodes.ask(scope.client, "task.restart", question, node=each.task.node_id)
+        say("Container", each.name, "Started")
 
 
 @click.command(cls=ComposeCommand)

@@ -25,7 +25,8 @@ from pyswarm.cli.archive import excluded, ignored_by
 from pyswarm.cli.compose_copy import NotCopied, unpack
 from pyswarm.cli.compose_run import output
 from pyswarm.cli.compose_session import ComposeCommand, Scope, in_project, note, settings, specs_of
-from pyswarm.cli.compose_state import containers, short_name, stage
+from pyswarm.cli.compose_state import containers, short_name, stage, wants
+from pyswarm.cli.compose_wait import POLL
 from pyswarm.errors import Invalid, PyswarmError
 
 if TYPE_CHECKING:
@@ -271,7 +272,12 @@ class Watcher:
             tree.close()
 
     async def _initial(self) -> None:
-        """Rules with `initial_sync` bring the containers up to date first."""
+        """Rules with `initial_sync` bring the containers up to date first, once they run."""
+        names = sorted({rule.service for rule in self._rules if rule.initial})
+        await self._scope.refresh()
+        while any(self._starting(name) for name in names):
+            await asyncio.sleep(POLL)
+            await self._scope.refresh()
         paths = [
             str(Path(place) / name)
             for rule in self._rules
@@ -299,9 +305,11 @@ class Watcher:
                         f"{work.service}: {' '.join(command)}: exit code {code}: {errors.decode(errors='replace')}"
                     )
         if work.restart:
+            from pyswarm.cli.compose_up import restarted
+
             click.echo(f'Restarting service "{work.service}" after changes were detected...', err=True)
             for service in self._services(work.service):
-                await self._scope.amend(service, lambda spec: spec, force=True)
+                await restarted(self._scope, service)
             click.echo(f'service "{work.service}" restarted', err=True)
 
     def _services(self, name: str) -> list[Service]:
@@ -310,6 +318,14 @@ class Watcher:
     def _tasks(self, name: str) -> list[Task]:
         found = containers(self._services(name), self._scope.tasks)
         return [each.task for each in found if stage(each.task) in ("started", "healthy")]
+
+    def _starting(self, name: str) -> bool:
+        """Whether a container of the service is on its way."""
+        services = self._services(name)
+        found = containers(services, self._scope.tasks)
+        return any(stage(each.task) == "waiting" for each in found) or (
+            not found and any(map(wants, services))
+        )
 
     async def _copy(self, work: Work) -> None:
         if not work.copies:

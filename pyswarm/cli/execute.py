@@ -186,13 +186,14 @@ async def attach(client: Client, start: ExecStart, keys: Keys | None = None, *, 
     code = 0
     with _raw(start.tty and start.stdin):
         try:
-            async for message in client.exec(_inputs(start, queue)):
-                if message.kind == "exit":
-                    code = int(message.data or b"0")
-                    break
-                out = sys.stderr.buffer if message.kind == "stderr" else sys.stdout.buffer
-                out.write(message.data)
-                out.flush()
+            async with contextlib.aclosing(client.exec(_inputs(start, queue))) as messages:
+                async for message in messages:
+                    if message.kind == "exit":
+                        code = int(message.data or b"0")
+                        break
+                    out = sys.stderr.buffer if message.kind == "stderr" else sys.stdout.buffer
+                    out.write(message.data)
+                    out.flush()
         finally:
             if start.tty:
                 loop.remove_signal_handler(signal.SIGWINCH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from pyswarm.api import NodeCommand
@@ -51,13 +52,14 @@ async def ask(
                 yield NodeCommand(data=piece)
             yield NodeCommand(eof=True)
 
-    async for reply in client.command(inputs()):
-        if reply.kind == "progress":
-            say(reply.text)
-        elif reply.kind == "result":
-            return json.loads(reply.text)
-        elif reply.kind == "error":
-            raise _error(reply.error_class, reply.text)
+    async with aclosing(client.command(inputs())) as replies:
+        async for reply in replies:
+            if reply.kind == "progress":
+                say(reply.text)
+            elif reply.kind == "result":
+                return json.loads(reply.text)
+            elif reply.kind == "error":
+                raise _error(reply.error_class, reply.text)
     raise Unavailable(f"the node's agent ended without an answer to {verb}")
 
 
@@ -69,13 +71,14 @@ async def receive(
     async def inputs() -> AsyncIterator[NodeCommand]:
         yield NodeCommand(node=node, verb=verb, args=json.dumps(args), eof=True)
 
-    async for reply in client.command(inputs()):
-        if reply.kind == "data":
-            write(reply.data)
-        elif reply.kind == "result":
-            return
-        elif reply.kind == "error":
-            raise _error(reply.error_class, reply.text)
+    async with aclosing(client.command(inputs())) as replies:
+        async for reply in replies:
+            if reply.kind == "data":
+                write(reply.data)
+            elif reply.kind == "result":
+                return
+            elif reply.kind == "error":
+                raise _error(reply.error_class, reply.text)
     raise Unavailable(f"the node's agent ended without an answer to {verb}")
 
 

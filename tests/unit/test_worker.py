@@ -14,6 +14,7 @@ import pytest
 from node_agent.ports import Paths
 from node_agent.worker import Worker, WorkerOptions, generic_resources
 from pyswarm.clock import SystemClock
+from pyswarm.errors import NotFound
 from pyswarm.objects import (
     AllocatedPool,
     Assignments,
@@ -576,3 +577,45 @@ async def test_killed_at_any_moment_nothing_runs_twice(bench: Bench, steps: int)
         await bench.reaches("t1", S.RUNNING)
         await bench.until(lambda: worker.tasks()["t2"].status.state == S.COMPLETE)
     assert bench.machine.started_in_all == {"t1": 1, "t2": 1}
+
+
+async def test_a_restart_stays_in_its_container(bench: Bench) -> None:
+    async with bench.agent() as worker:
+        await worker.apply(full(task()))
+        first = await bench.reaches("t1", S.RUNNING)
+        bench.machine.journal.clear()
+        await worker.restart("t1", 0.01)
+        assert bench.machine.journal == ["kill t1 SIGTERM", "delete t1", "create t1", "start t1"]
+        again = bench.last("t1")
+        assert again.state == S.RUNNING and again.message == "restarted"
+        assert again.started_at > first.started_at
+        assert "t1" in bench.machine.layers
+        bench.machine.exit("t1", 3)
+        assert (await bench.reaches("t1", S.FAILED)).exit_code == 3
+        with pytest.raises(NotFound, match="does not run on this node"):
+            await worker.restart("t1")
+
+
+async def test_a_stop_during_a_restart_comes_after_it(bench: Bench) -> None:
+    async with bench.agent() as worker:
+        await worker.apply(full(task(image="deaf", stop_grace_period=0.05)))
+        await bench.reaches("t1", S.RUNNING)
+        restarting = asyncio.create_task(worker.restart("t1", 0.2))
+        await bench.until(lambda: bench.happened("kill t1 SIGTERM"))
+        await worker.apply(
+            delta(replace(task(image="deaf", stop_grace_period=0.05), desired_state=S.SHUTDOWN))
+        )
+        await restarting
+        await bench.reaches("t1", S.SHUTDOWN)
+        assert bench.machine.journal.count("start t1") == 2
+
+
+async def test_a_restart_of_what_ends_by_itself_meanwhile_is_refused_or_done(bench: Bench) -> None:
+    async with bench.agent() as worker:
+        await worker.apply(full(task()))
+        await bench.reaches("t1", S.RUNNING)
+        restarting = asyncio.create_task(worker.restart("t1", 0.2))
+        bench.machine.exit("t1", 1)
+        with pytest.raises(NotFound, match="has ended"):
+            await restarting
+        assert (await bench.reaches("t1", S.FAILED)).exit_code == 1
