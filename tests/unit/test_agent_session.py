@@ -96,6 +96,9 @@ class Manager:
             await self.answers.put(message)
         await self.answers.put(None)
 
+    async def leave(self, request: Empty, peer: Peer) -> Empty:
+        raise AssertionError("a session ends without leaving the cluster")
+
     async def fetch_image(self, request: Any, peer: Peer) -> AsyncIterator[Any]:
         raise NotFound("none")
         yield
