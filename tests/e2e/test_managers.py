@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.unsettled]
 T = TypeVar("T")
 NEXT_WRITE = 10.0
 """Seconds from the death of the leading manager's machine to the next write that is accepted, at most. This only
-guards against a fail-over that hangs: the goal is 3, and three runs took 2.1, 3.2 and 3.6, so it is not met yet."""
+guards against a fail-over that hangs: the goal is 3, and eight runs on a busy machine took 0.2 to 1.6."""
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +176,12 @@ def _state(machine: Machine, name: str) -> NodeState:
     return next(n.status.state for n in nodes if n.description.hostname == name)
 
 
-def test_a_leader_that_sleeps_past_its_lease_writes_nothing(swarm: LabCluster) -> None:
+def test_a_leader_that_sleeps_past_its_lease_writes_nothing_and_tells_nothing_old(swarm: LabCluster) -> None:
     asleep = leader(swarm)
     witness = others(swarm, asleep)[0]
     pid = supervisor.holder(asleep.run / "manager.lock")
     outcome: list[BaseException | None] = []
+    read: list[set[str] | BaseException] = []
 
     def late() -> None:
         try:
@@ -189,16 +190,26 @@ def test_a_leader_that_sleeps_past_its_lease_writes_nothing(swarm: LabCluster) -
         except BaseException as error:
             outcome.append(error)
 
+    def early() -> None:
+        """Asked while it sleeps, answered when it wakes."""
+        try:
+            read.append({c.spec.name for c in ask(asleep, lambda client: client.configs(), timeout=60.0)})
+        except BaseException as error:
+            read.append(error)
+
     os.kill(pid, signal.SIGSTOP)
     try:
-        writer = threading.Thread(target=late)
+        writer, reader = threading.Thread(target=late), threading.Thread(target=early)
         writer.start()
+        reader.start()
         until(lambda: _leads_elsewhere(witness, asleep), "another manager leads", 30)
         write(witness, "meanwhile")
     finally:
         os.kill(pid, signal.SIGCONT)
     writer.join(60)
+    reader.join(60)
     assert outcome, "the late write was answered"
+    assert isinstance(read[0], set) and "meanwhile" in read[0], f"it answers from what it remembers: {read}"
     for machine in others(swarm):
         seen = until(lambda machine=machine: configs(machine), "the managers answer", 20)
         assert "meanwhile" in seen
@@ -286,6 +297,53 @@ def test_a_manager_leaves_and_joins_again(swarm: LabCluster) -> None:
     machine.pyswarm("join", *arguments, f"{first.address}:2377")
     healthy(swarm, "m1", "m2", "m3")
     assert "by-m1" in configs(machine)
+
+
+def test_roles_may_change_faster_than_anybody_follows(swarm: LabCluster) -> None:
+    """Demoted and promoted again and again: wherever each step stands when the next one comes, and whoever dies
+    meanwhile, in the end it is what was said last."""
+    first = leader(swarm)
+    machine, witness = others(swarm, first)
+    for number in range(3):
+        first.pyswarm("node", "demote", machine.name)
+        if number == 1:
+            os.kill(supervisor.holder(machine.run / "agent.lock"), signal.SIGKILL)
+        first.pyswarm("node", "promote", machine.name)
+        if number == 2:
+            with contextlib.suppress(ProcessLookupError):
+                if pid := supervisor.holder(machine.run / "manager.lock"):
+                    os.kill(pid, signal.SIGKILL)
+    healthy(swarm, "m1", "m2", "m3")
+    until(lambda: "by-m1" in configs(machine), "its manager answers", 20)
+    first.pyswarm("node", "demote", machine.name)
+    until(lambda: machine.daemons() == ["supervisor", "agent"], "its manager has ended", 40)
+    first.pyswarm("node", "promote", machine.name)
+    first.pyswarm("node", "demote", machine.name)
+    first.pyswarm("node", "promote", machine.name)
+    healthy(swarm, "m1", "m2", "m3")
+    assert "by-m1" in configs(witness)
+
+
+def test_the_survivor_of_a_lost_quorum_starts_anew(swarm: LabCluster) -> None:
+    """`init --force-new-cluster`. The others come back, find that they are members no more, and join anew."""
+    survivor, *lost = swarm.lab.machines[:3]
+    write(survivor, "before-the-loss")
+    for machine in lost:
+        machine.kill()
+    until(lambda: "no leader" in survivor.exec("pyswarm", "node", "ls").stderr, "there is no quorum", 30)
+    survivor.pyswarm("init", "--force-new-cluster")
+    assert "before-the-loss" in configs(survivor)
+    write(survivor, "after-the-loss")
+    until(
+        lambda: standing(survivor)["m2"] == standing(survivor)["m3"] == "Unreachable",
+        "the others are out",
+        20,
+    )
+    for machine in lost:
+        machine.start()
+    healthy(swarm, "m1", "m2", "m3")
+    for machine in lost:
+        assert {"before-the-loss", "after-the-loss"} <= configs(machine)
 
 
 def test_a_step_that_would_lose_the_quorum_is_refused(swarm: LabCluster) -> None:
