@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import Cluster, until
 
 pytestmark = pytest.mark.e2e
 
@@ -96,3 +96,30 @@ def test_a_terminal_in_a_task(shared: Cluster) -> None:
         process.wait()
         os.close(ours)
         shared.cli("service", "rm", "term")
+
+
+def test_containers_are_looked_at_left_alone_and_replaced(shared: Cluster) -> None:
+    create = ("service", "create", "-d", "--name", "again", "--label", "a=1", "busybox", "sh", "-c", LOOP)
+    first = shared.cli(*create).strip()
+    try:
+        shared.wait_running("again", 1)
+        shared.cli("exec", "-d", "again", "sh", "-c", "head -c 5000 /dev/zero >/big; sleep 1000")  # at once
+        until(lambda: "5kB" in shared.cli("ps", "-s", "--filter", "name=again"), "its size is told")
+        assert shared.run_cli("exec", "-d", "again", "nosuch").returncode == 127
+        assert shared.cli("service", "ls", "-q", "--filter", "label=a=1", "--filter", "label=b") == ""
+        assert shared.cli("inspect", "-f", "{{.Spec.Name}}", "again") == "again\n"
+        shared.cli("service", "rm", "again")
+        second = shared.cli(*create).strip()  # though the first has not ended yet
+        assert second and second != first
+    finally:
+        shared.cli("service", "rm", "again")
+
+
+def test_images_as_files(shared: Cluster, tmp_path: Path) -> None:
+    file = str(tmp_path / "images.tar")
+    shared.cli("tag", "busybox", "copy:1")
+    shared.cli("save", "-o", file, "copy:1", "busybox")
+    shared.cli("rmi", "copy:1")
+    assert shared.cli("load", "-i", file) == "Loaded image: copy:1\nLoaded image: busybox:latest\n"
+    assert "COPY" in shared.cli("history", "--no-trunc", "copy:1")
+    assert shared.cli("rmi", "copy:1") == "Untagged: copy:1\n"
