@@ -198,3 +198,16 @@ no_trunc_option = click.option("--no-trunc", is_flag=True, help="Do not cut ids 
 
 def quiet_option(help: str = "Only display IDs.") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option("-q", "--quiet", is_flag=True, help=help)
+
+
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every list of tasks takes: filters, and how the rows are shown (see `service.show_tasks`)."""
+    for option in (
+        quiet_option("Only display task IDs."),
+        no_trunc_option,
+        click.option("--no-resolve", is_flag=True, help="Do not map IDs to Names."),
+        format_option,
+        filter_option,
+    ):
+        command = option(command)
+    return command

@@ -16,8 +16,8 @@ from pyswarm.cli.app import (
     filter_option,
     format_option,
     inspect_format_option,
-    no_trunc_option,
     quiet_option,
+    task_options,
 )
 from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import LazyGroup
@@ -67,21 +67,14 @@ async def inspect(
 
 @node.command()
 @click.argument("nodes", nargs=-1, metavar="[NODE...]", shell_complete=complete("node"))
-@filter_option
-@format_option
-@click.option("--no-resolve", is_flag=True, help="Do not map IDs to Names.")
-@no_trunc_option
-@quiet_option("Only display task IDs.")
+@task_options
 @connected
 async def ps(
     app: App,
     client: Client,
     nodes: tuple[str, ...],
     filters: tuple[str, ...],
-    format: str,
-    no_resolve: bool,
-    no_trunc: bool,
-    quiet: bool,
+    **shown: Any,
 ) -> None:
     """List tasks running on one or more nodes, defaults to current node."""
 
@@ -92,7 +85,7 @@ async def ps(
     if found:
         wanted = [("node", each.id) for each in found]
         tasks = await client.tasks([*wanted, *values.filters(filters)])
-        await show_tasks(app, client, tasks, format, no_resolve, no_trunc, quiet)
+        await show_tasks(app, client, tasks, **shown)
     inspection.finish(errors)
 
 

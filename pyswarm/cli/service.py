@@ -17,8 +17,8 @@ from pyswarm.cli.app import (
     filter_option,
     format_option,
     inspect_format_option,
-    no_trunc_option,
     quiet_option,
+    task_options,
 )
 from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import Entry, LazyGroup
@@ -147,21 +147,14 @@ async def tasks_of(client: Client, services: Sequence[Service], few: bool) -> Se
 
 @service.command()
 @click.argument("services", nargs=-1, required=True, shell_complete=complete("service"))
-@filter_option
-@format_option
-@click.option("--no-resolve", is_flag=True, help="Do not map IDs to Names.")
-@no_trunc_option
-@quiet_option("Only display task IDs.")
+@task_options
 @connected
 async def ps(
     app: App,
     client: Client,
     services: tuple[str, ...],
     filters: tuple[str, ...],
-    format: str,
-    no_resolve: bool,
-    no_trunc: bool,
-    quiet: bool,
+    **shown: Any,
 ) -> None:
     """List the tasks of one or more services."""
 
@@ -172,7 +165,7 @@ async def ps(
     if found:
         wanted = [("service", each.id) for each in found]
         tasks = await client.tasks([*wanted, *values.filters(filters)])
-        await show_tasks(app, client, tasks, format, no_resolve, no_trunc, quiet)
+        await show_tasks(app, client, tasks, **shown)
     inspection.finish(errors)
 
 

@@ -17,8 +17,8 @@ from pyswarm.cli.app import (
     current_app,
     filter_option,
     format_option,
-    no_trunc_option,
     quiet_option,
+    task_options,
     warn,
 )
 from pyswarm.cli.completion import complete_stacks
@@ -438,21 +438,14 @@ async def services(
 
 @stack.command()
 @stack_argument
-@filter_option
-@format_option
-@click.option("--no-resolve", is_flag=True, help="Do not map IDs to Names.")
-@no_trunc_option
-@quiet_option("Only display task IDs.")
+@task_options
 @connected
 async def ps(
     app: App,
     client: Client,
     name: str,
     filters: tuple[str, ...],
-    format: str,
-    no_resolve: bool,
-    no_trunc: bool,
-    quiet: bool,
+    **shown: Any,
 ) -> None:
     """List the tasks in the stack."""
     tasks = await client.tasks([("label", f"{STACK_LABEL}={name}")])
@@ -461,7 +454,7 @@ async def ps(
     if filters:
         matching = {each.id for each in await client.tasks(values.filters(filters))}
         tasks = tuple(each for each in tasks if each.id in matching)
-    await show_tasks(app, client, tasks, format, no_resolve, no_trunc, quiet)
+    await show_tasks(app, client, tasks, **shown)
 
 
 # ------------------------------------------------------------------------------------------- rm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,7 @@ from pyswarm.cli.app import (
     inspect_format_option,
     no_trunc_option,
     quiet_option,
+    task_options,
 )
 from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import Entry, GoCommand, LazyGroup
@@ -208,24 +209,17 @@ def container() -> None:
 
 
 @task.command("ls")
-@filter_option
-@format_option
-@click.option("--no-resolve", is_flag=True, help="Do not map IDs to Names.")
-@no_trunc_option
-@quiet_option("Only display task IDs.")
+@task_options
 @connected
 async def list_tasks(
     app: App,
     client: Client,
     filters: tuple[str, ...],
-    format: str,
-    no_resolve: bool,
-    no_trunc: bool,
-    quiet: bool,
+    **shown: Any,
 ) -> None:
     """List the tasks of the cluster."""
     found = await client.tasks(values.filters(filters))
-    await show_tasks(app, client, found, format, no_resolve, no_trunc, quiet)
+    await show_tasks(app, client, found, **shown)
 
 
 @task.command()
