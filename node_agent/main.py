@@ -43,7 +43,7 @@ from pyswarm.specs import GenericResource, NodeSpec, Platform, Resources
 
 log = logging.getLogger(__name__)
 
-ROTATE_PERIOD = 5.0
+ROTATE_PERIOD = 1.0
 COLLECT_PERIOD = 300.0
 PLUGINS = ("Log/json-file", "Network/bridge", "Network/overlay", "Volume/local")
 
