@@ -308,7 +308,9 @@ class Logs:
 
     def _ended(self, task_id: str) -> bool:
         """Whether no more lines will come: the exit code is written (after the last line), or the container is
-        gone, or its monitor is."""
+        gone, or its monitor is; a restart is no end."""
+        if self._paths.restarting(task_id).exists():
+            return False
         if (self._paths.run / "exits" / task_id).exists():
             return True
         bundle = self._paths.task_run(task_id) / "bundle"

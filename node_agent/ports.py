@@ -38,6 +38,10 @@ class Paths:
     def task_state(self, task_id: str) -> Path:
         return self.state / "tasks" / task_id
 
+    def restarting(self, task_id: str) -> Path:
+        """A file that is there while the task's process is being restarted: its log goes on."""
+        return self.task_run(task_id) / "restarting"
+
     def task_run(self, task_id: str) -> Path:
         return self.run / "tasks" / task_id
 

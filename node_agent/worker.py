@@ -338,6 +338,7 @@ class Worker:
 
     async def _adopted(self, remembered: Remembered, exists: bool) -> _Entry:
         status = remembered.status
+        self._paths.restarting(remembered.task.id).unlink(missing_ok=True)  # of an agent that was killed
         container: lifecycle.Container = "absent"
         if exists:
             container = "started" if status.started_at else "present"
@@ -572,6 +573,9 @@ class Worker:
         assert entry.launch is not None and entry.restarting is not None
         asked, entry.restarting = entry.restarting, None
         entry.again.clear()
+        mark = self._paths.restarting(entry.id)
+        with suppress(OSError):
+            mark.touch(0o600)
         try:
             for number, hook in enumerate(entry.task.spec.container.pre_stop):
                 if not waiter.done() and (error := await self._hook(entry, hook, f"pre_stop[{number}]")):
@@ -601,6 +605,8 @@ class Worker:
             asked.set_exception(Unavailable(f"task {entry.id} could not be started again: {error}"))
             asked.exception()  # whoever asked may be gone
             raise
+        finally:
+            mark.unlink(missing_ok=True)
 
     async def _watch(self, entry: _Entry) -> None:
         """Until the container has ended, by itself or because it is unhealthy, or was started anew."""

@@ -66,8 +66,8 @@ class Attachment:
         self._detached = asyncio.Event()
 
     async def events(self, source: AsyncIterator[ExecInput]) -> AsyncGenerator[ExecEvent, None]:
-        """Output as it comes, then the exit code; 0 at once when the client detaches. Closing it leaves the
-        container to itself."""
+        """Output as it comes, then the exit code; 0 at once when the client detaches: then the caller lets it
+        `idle`. Closing it otherwise ends the process's input and leaves it to itself."""
         feeder = asyncio.create_task(self._feed(source))
         detaching = asyncio.create_task(self._detached.wait())
         try:
@@ -81,6 +81,23 @@ class Attachment:
             await asyncio.wait((feeder, detaching))
             if not feeder.cancelled():
                 feeder.exception()  # its source's failure is the caller's own affair
+            if not self.detached:
+                self._stream.close()
+
+    @property
+    def detached(self) -> bool:
+        return self._detached.is_set()
+
+    async def idle(self) -> None:
+        """Keep the process's input open for a client that detached, until the process ends: conmon takes a client
+        that goes for the end of the input."""
+        loop = asyncio.get_running_loop()
+        try:
+            while await loop.sock_recv(self._stream, _PACKET):
+                pass
+        except ConnectionError:
+            pass
+        finally:
             self._stream.close()
 
     async def _next(self, detaching: asyncio.Task[object]) -> bytes | None:

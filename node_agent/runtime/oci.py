@@ -620,7 +620,21 @@ class Conmon:
 
         joined = attach.Attachment(stream, container.bundle, code, terminal=terminal)
         container.attached.set()
-        return joined.events(inputs)
+        return self._joined(task_id, joined, inputs)
+
+    async def _joined(
+        self, task_id: str, joined: attach.Attachment, inputs: AsyncIterator[ExecInput]
+    ) -> AsyncIterator[ExecEvent]:
+        events = joined.events(inputs)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+            if joined.detached:
+                rest = asyncio.create_task(joined.idle(), name=f"detached from {task_id}")
+                self._detached.add(rest)
+                rest.add_done_callback(self._detached.discard)
 
     async def _attachable(self, task_id: str) -> tuple[_Container, socket.socket]:
         """The container and its socket; waits for a container that is being made."""

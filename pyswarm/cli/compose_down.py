@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import click
@@ -13,10 +14,13 @@ from pyswarm.cli.compose_images import build_all_services
 from pyswarm.cli.compose_session import ComposeCommand, Scope, in_project, note, say, settings
 from pyswarm.cli.compose_state import containers, is_one_off, short_name, stage
 from pyswarm.cli.compose_up import halt, needed_by
-from pyswarm.cli.compose_wait import signal_tasks, until_ended, until_gone
+from pyswarm.cli.compose_wait import POLL, signal_tasks, until_ended, until_gone
 from pyswarm.errors import Conflict, NotFound, PyswarmError
 from pyswarm.objects import Kind, Service, TaskState, alive
 from pyswarm.specs import STACK_LABEL
+
+_CHANCES = 20
+"""How often it is tried to remove an image that is still in use."""
 
 
 @click.command(cls=ComposeCommand)
@@ -124,15 +128,28 @@ async def _remove_images(scope: Scope, images: set[str], which: str) -> None:
         if settings().dry_run:
             continue
         try:
-            await nodes.ask(
-                scope.client, "image.rm", {"references": [name], "force": False}, node=await scope.node()
-            )
+            await _remove_image(scope, name)
         except NotFound:
             continue
         except PyswarmError as error:
             note(f"image {name} stays: {error}")
             continue
         say("Image", name, "Removed")
+
+
+async def _remove_image(scope: Scope, name: str) -> None:
+    """Remove an image. The node may need a moment to forget the containers that it was used by: Conflict when it
+    is used after that."""
+    question = {"references": [name], "force": False}
+    for chance in range(_CHANCES, 0, -1):
+        try:
+            await nodes.ask(scope.client, "image.rm", question, node=await scope.node())
+        except Conflict:
+            if chance == 1:
+                raise
+            await asyncio.sleep(POLL)
+            continue
+        return
 
 
 def _own(scope: Scope, image: str) -> bool:
