@@ -40,6 +40,10 @@ class Unavailable(PyswarmError):
     """A part is not reachable or has no leader right now. The same request may succeed later."""
 
 
+class Untrusted(Unavailable):
+    """Who answers there shows a certificate that no root which is trusted here has signed."""
+
+
 class PermissionDenied(PyswarmError):
     """The caller's identity does not allow this request."""
 

@@ -18,7 +18,7 @@ from typing import cast
 from pyswarm import daemon, daemons, disk, nodeconfig, pki, tmpfs
 from pyswarm.api import Empty, IssueRequest, IssueResponse, RootCAResponse
 from pyswarm.clock import RandomIds
-from pyswarm.errors import Conflict, Invalid, Unavailable
+from pyswarm.errors import Conflict, Invalid, PermissionDenied, Unavailable, Untrusted
 from pyswarm.nodeconfig import NodeConfig, Ports, write_private
 from pyswarm.rpc import TLS, Stub, channel
 
@@ -138,7 +138,13 @@ async def _admitted(
         availability=options.availability,
         addr=advertise,
     )
-    answer = cast("IssueResponse", await _ask(target, ca.encode(), "CA.Issue", request))
+    try:
+        answer = cast("IssueResponse", await _ask(target, ca.encode(), "CA.Issue", request, wait=False))
+    except Untrusted:
+        raise PermissionDenied(
+            f"who answers at {host}:{port} cannot show a certificate of the cluster's CA: wrong address, or someone in "
+            "between. The token was not sent"
+        ) from None
     return Admission(answer, ca, key)
 
 
@@ -152,10 +158,13 @@ def _certificate_of(host: str, port: int) -> str:
         ) from None
 
 
-async def _ask(target: str, ca: bytes, method: str, request: object) -> RootCAResponse | IssueResponse:
+async def _ask(
+    target: str, ca: bytes, method: str, request: object, *, wait: bool = True
+) -> RootCAResponse | IssueResponse:
+    """`wait` for the connection to come up, where it is not known that it will not."""
     opened = channel(target, tls=TLS(ca=ca))
     try:
-        return await Stub(opened, TIMEOUT).unary(method, request, wait=True)
+        return await Stub(opened, TIMEOUT).unary(method, request, wait=wait)
     finally:
         await opened.close(None)
 

@@ -29,6 +29,7 @@ from pyswarm.errors import (
     PermissionDenied,
     PyswarmError,
     Unavailable,
+    Untrusted,
 )
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ FORWARDED_KEY = "pyswarm-forwarded"
 """Metadata of a call that another manager has handed on."""
 FOR_KEY = "pyswarm-for"
 """Metadata of a handed on call in which the caller's certificate matters: `role node cluster` of it."""
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""In what gRPC says of a server whose certificate it does not trust."""
 MAX_MESSAGE = 32 * 1024 * 1024
 """Bytes; a deploy of a thousand services is about one."""
 MAX_METADATA = 64 * 1024
@@ -264,6 +267,8 @@ def to_error(error: grpc.aio.AioRpcError) -> PyswarmError:
     name = metadata.get(CLASS_KEY)
     if name is not None:
         return errors.named(name, text)
+    if UNTRUSTED in text:
+        return Untrusted(text)
     if error.code() in (
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from pyswarm.errors import Invalid, Unavailable
+from pyswarm.errors import Invalid, Unavailable, Untrusted
 
 if TYPE_CHECKING:
     from pyswarm.client import Client
@@ -111,6 +111,12 @@ def _named(error: Unavailable, target: str) -> Unavailable:
     if not str(error).startswith("failed to connect"):
         return error
     address = target.rpartition("///")[2].removeprefix("ipv4:").removeprefix("ipv6:")
+    if isinstance(error, Untrusted):
+        return Unavailable(
+            f"the manager at {address} is not of the root CA that this context was made with: if that was replaced "
+            "(`pyswarm ca --rotate`), make the context anew with `pyswarm context export` on a manager; if not, "
+            "somebody is in between"
+        )
     return Unavailable(
         f"cannot connect to a manager at {address}: is it running, and the port open? ({error})"
     )

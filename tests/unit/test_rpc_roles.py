@@ -23,6 +23,7 @@ from pyswarm.errors import (
     PermissionDenied,
     PyswarmError,
     Unavailable,
+    Untrusted,
 )
 from pyswarm.pki import KeyPair, Subject
 from pyswarm.rpc import (
@@ -262,6 +263,13 @@ async def test_a_manager_that_is_not_there_is_unavailable(rig: Rig) -> None:
     opened = channel("unix:/nonexistent/socket")
     with pytest.raises(Unavailable):
         await Stub(opened, 5.0).unary("Control.Info", Empty())
+    await opened.close(None)
+
+
+async def test_a_server_of_another_root_is_untrusted(rig: Rig) -> None:
+    opened = channel(f"ipv4:127.0.0.1:{rig.join}", tls=TLS(FOREIGN.cert))
+    with pytest.raises(Untrusted):
+        await Stub(opened, 5.0).unary("CA.GetRootCA", Empty())
     await opened.close(None)
 
 
