@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pyswarm import engine
-from pyswarm.cli import human, inspection, values
+from pyswarm.cli import container_filters, human, inspection, values
 from pyswarm.cli.app import (
     App,
     connected,
@@ -22,14 +23,16 @@ from pyswarm.cli.app import (
     task_options,
 )
 from pyswarm.cli.completion import complete
+from pyswarm.cli.container_filters import state
 from pyswarm.cli.lazy import Entry, GoCommand, LazyGroup
 from pyswarm.cli.nodes import ask, ready
 from pyswarm.cli.service import show_tasks
 from pyswarm.cli.table import Layout, formatted, row
 from pyswarm.clock import rfc3339
-from pyswarm.errors import Invalid
+from pyswarm.errors import PyswarmError
 from pyswarm.gotemplate import Struct, Time
 from pyswarm.objects import Node, Task, TaskState
+from pyswarm.specs import ContainerSpec
 
 if TYPE_CHECKING:
     from pyswarm.client import Client
@@ -56,16 +59,6 @@ CONTAINERS = Layout(
     },
 )
 COMMAND_WIDTH = 20
-_STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
-
-
-def state(task: Task) -> str:
-    """A container's state in docker's words."""
-    if task.status.state == TaskState.RUNNING:
-        return "running"
-    if task.status.state < TaskState.RUNNING:
-        return "created"
-    return "exited" if task.status.started_at or task.status.exit_code is not None else "dead"
 
 
 def status(task: Task, now: float) -> str:
@@ -86,6 +79,18 @@ def status(task: Task, now: float) -> str:
             return "Dead"
 
 
+Commands = tuple[Sequence[str], Sequence[str]]
+"""An image's entrypoint and command."""
+
+
+def _words(spec: ContainerSpec, image: Commands) -> Sequence[str]:
+    """The command line of a container."""
+    entrypoint, cmd = image
+    if spec.command:
+        return [*spec.command, *(spec.args or ())]
+    return [*entrypoint, *(spec.args or cmd)]
+
+
 def container_row(
     task: Task,
     nodes: dict[str, Node],
@@ -93,10 +98,11 @@ def container_row(
     now: float,
     full: bool,
     sizes: Mapping[str, int] | None = None,
+    images: Mapping[str, Commands] | None = None,
 ) -> Struct:
-    """A row of `ps`; `sizes` are bytes of writable layers by task."""
+    """A row of `ps`; `sizes` are bytes of writable layers by task, `images` what the images run by themselves."""
     spec = task.spec.container
-    command = human.command([*(spec.command or ()), *(spec.args or ())])
+    command = human.command(_words(spec, (images or {}).get(spec.image, ((), ()))))
     shown = command if full else human.ellipsis(command, COMMAND_WIDTH)
     identifier = task.status.container_id or task.id
     node = nodes.get(task.node_id)
@@ -151,27 +157,41 @@ async def ps(
 ) -> None:
     """List the cluster's containers."""
     pairs = values.filters(filters)
-    states = [value for key, value in pairs if key == "status"]
-    for value in states:
-        if value not in _STATES:
-            raise Invalid(f"invalid filter 'status={value}': choose one of {', '.join(_STATES)}")
+    container_filters.check(pairs)
     count = 1 if latest else last
+    asked = [(key, value) for key, value in pairs if key in container_filters.MANAGERS]
+    networks = {each.id: each.spec.name for each in await client.networks()}
     found = [
-        t for t in await client.tasks([(k, v) for k, v in pairs if k != "status"]) if t.status.container_id
+        each
+        for each in await client.tasks(asked)
+        if each.status.container_id and container_filters.matches(each, pairs, networks)
     ]
-    if states:
-        found = [task for task in found if state(task) in states]
-    elif not everything and count < 0:
+    chosen = any(key in ("status", "exited") for key, _ in pairs)
+    if not everything and not chosen and count < 0:
         found = [task for task in found if task.status.state in (TaskState.STARTING, TaskState.RUNNING)]
     found.sort(key=lambda task: (-task.meta.created_at, task.id))
     if count >= 0:
         found = found[:count]
     nodes = {} if quiet else {node.id: node for node in await client.nodes()}
-    networks = {} if quiet else {each.id: each.spec.name for each in await client.networks()}
     sizes = await _sizes(client, {task.node_id for task in found}) if size or ".Size" in format else {}
-    shown = [container_row(task, nodes, networks, app.now(), no_trunc, sizes) for task in found]
+    images = {} if quiet else await _images(client, found)
+    shown = [container_row(task, nodes, networks, app.now(), no_trunc, sizes, images) for task in found]
     layout = replace(CONTAINERS, columns=(*CONTAINERS.columns, "Size")) if size else CONTAINERS
     click.echo(formatted(shown, layout, format, quiet), nl=False)
+
+
+async def _images(client: Client, tasks: Sequence[Task]) -> Mapping[str, Commands]:
+    """What the images of these tasks run, of those tasks that do not say it; what a node does not know is left out."""
+    found: dict[str, Commands] = {}
+    for each in tasks:
+        spec = each.spec.container
+        if spec.command or spec.image in found:
+            continue
+        found[spec.image] = ((), ())
+        with contextlib.suppress(PyswarmError):
+            config = (await ask(client, "image.inspect", {"name": spec.image}, node=each.node_id))["Config"]
+            found[spec.image] = (config.get("Entrypoint") or (), config.get("Cmd") or ())
+    return found
 
 
 async def _sizes(client: Client, wanted: Collection[str]) -> Mapping[str, int]:

@@ -143,7 +143,8 @@ def test_what_the_image_says_counts(stack: Cluster) -> None:
     assert inside(stack, "image", "id; pwd; echo $FROM_IMAGE $HOME; cat /data/file") == (
         "uid=1234(app) gid=1235(appg) groups=77(extra),1235(appg)\n/work/dir\nyes /home/app\nhi"
     )
-    assert "(healthy)" in stack.cli("ps", "--filter", "name=f_image", "--format", "{{.Status}}")
+    shown = stack.cli("ps", "--filter", "health=healthy", "--format", "{{.Names}} {{.Command}}")
+    assert shown.startswith("f_image.1.") and shown.endswith("\"sh -c 'trap 'echo g…\"\n")
     (old,) = stack.running("f_image")
     stack.cli("service", "update", "--force", "-d", "f_image")
     log = until(lambda: stack.cli("logs", "--raw", old.id), "the container logs its stop signal")
