@@ -40,9 +40,12 @@ class Commands:
         in_use: Callable[[], list[str]],
         kill: Callable[[str, str], Awaitable[None]] | None = None,
         restart: Callable[[str, float | None], Awaitable[None]] | None = None,
+        release: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`in_use` names the images that assigned tasks need; `kill` sends a signal, by name, to a task's main
-        process; `restart` stops and starts it in its container."""
+        process; `restart` stops and starts it in its container; `release` lets go of images that no
+        task uses any more."""
+        self._release = release
         self._restart = restart
         self._images = images
         self._storage = storage
@@ -151,6 +154,8 @@ class Commands:
         return {}
 
     async def _image_rm(self, arguments: Arguments, progress: Progress) -> Any:
+        if self._release is not None:
+            await self._release()
         rows: list[dict[str, str]] = []
         for reference in arguments.get("references", ()):
             for line in await self._images.remove(reference, force=bool(arguments.get("force"))):

@@ -110,6 +110,7 @@ class Agent:
             self._images_in_use,
             self._runtime.kill,
             self._worker.restart,
+            self._worker.release_images,
         )
         session = Session(
             worker=self._worker,

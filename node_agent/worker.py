@@ -854,6 +854,11 @@ class Worker:
         except (PyswarmError, OSError):
             _log.exception("the network could not be compared with what it should be")
 
+    async def release_images(self) -> None:
+        """Let go of the images that no task here uses, now."""
+        self._images_in_use = None
+        await self._release_images()
+
     async def _release_images(self) -> None:
         used = {image for entry in self._entries.values() for image in entry.image_ids}
         in_use = tuple(sorted(used))
