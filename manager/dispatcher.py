@@ -184,7 +184,7 @@ class Dispatcher:
             session_id=session.id,
             node=node,
             managers=tuple(self._managers()),
-            heartbeat_period=self._next_period(session),
+            heartbeat_period=self._announced(session),
             data_path_port=self._spec().data_path_port,
             root_ca=self._trust(),
         )
@@ -202,6 +202,13 @@ class Dispatcher:
     def _alone(self) -> bool:
         """Whether the cluster has one node only."""
         return len(self._sessions) == 1 and len(list(islice(self._controller.state.view.nodes(), 2))) == 1
+
+    def _announced(self, session: Session) -> float:
+        """The period to tell the agent now, which follows it once it has beaten: until then nothing sooner is to be
+        expected than what it was told before."""
+        period = self._period()
+        session.period = max(session.period, period)
+        return period
 
     def _next_period(self, session: Session) -> float:
         """The period to tell the agent now."""
@@ -245,14 +252,14 @@ class Dispatcher:
             await self._declare(self._silent(now))
 
     def _until_overdue(self, now: float) -> float:
-        deadlines = [session.last_beat + self._patience(session) for session in self._sessions.values()]
+        period, grace = self._rhythm()
+        deadlines = [s.last_beat + _patience(s, period, grace) for s in self._sessions.values()]
         first = min([*deadlines, *self._unheard.values()], default=now + LONGEST_LOOK)
         return min(max(first - now, SHORTEST_LOOK), LONGEST_LOOK)
 
-    def _patience(self, session: Session) -> float:
-        """Seconds of silence after which a session's node is down."""
-        period = max(session.period, self._period())
-        return period * self._spec().heartbeat_grace + (RESTART_GRACE if session.cut else 0.0)
+    def _rhythm(self) -> tuple[float, float]:
+        """Seconds between heartbeats, and how many periods of silence are forgiven."""
+        return self._period(), self._spec().heartbeat_grace
 
     def _expect_all(self, view: View) -> None:
         spec = self._spec()
@@ -270,11 +277,14 @@ class Dispatcher:
             self._unheard = {node: deadline + lost for node, deadline in self._unheard.items()}
 
     def _silent(self, now: float) -> list[str]:
-        silent = [s.node_id for s in self._sessions.values() if self._overdue(s, now)]
+        period, grace = self._rhythm()
+        silent = [
+            s.node_id for s in self._sessions.values() if now - s.last_beat > _patience(s, period, grace)
+        ]
         return silent + [node for node, deadline in self._unheard.items() if now > deadline]
 
     def _overdue(self, session: Session, now: float) -> bool:
-        return now - session.last_beat > self._patience(session)
+        return now - session.last_beat > _patience(session, *self._rhythm())
 
     async def _declare(self, node_ids: Sequence[str]) -> None:
         for node_id in node_ids:
@@ -410,6 +420,11 @@ class Dispatcher:
         async with contextlib.aclosing(self._relay.copy(request.reference, peer.node_id)) as pieces:
             async for piece in pieces:
                 yield piece
+
+
+def _patience(session: Session, period: float, grace: float) -> float:
+    """Seconds of silence after which a session's node is down, with heartbeats every `period` seconds."""
+    return max(session.period, period) * grace + (RESTART_GRACE if session.cut else 0.0)
 
 
 def _register(tx: Transaction, request: SessionRequest, peer: Peer) -> Node:

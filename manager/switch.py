@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from manager.control import Facts
 from manager.store import Deposed
+from manager.vigil import Sign, knock
 from pyswarm.api import METHODS, GetRequest, InfoResponse, Method, NodeCommand
 from pyswarm.errors import Unavailable
 from pyswarm.rpc import Peer, Stub, snake
@@ -130,12 +131,7 @@ class Switch:
 
     async def _target(self, method: Method, peer: Peer) -> object | None:
         """The local handler, or None when the call is to be forwarded."""
-        if not self._known.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(
-                    ELECTION_WAIT
-                ):  # wait_for of Python 3.11 may swallow a cancellation
-                    await self._known.wait()
+        await _within(ELECTION_WAIT, self._known)
         if self._handler is not None:
             return self._handler
         if self._address is None:
@@ -151,6 +147,7 @@ class Switch:
         async def call(request: Any, peer: Peer) -> Any:
             while True:
                 handler = await self._target(method, peer)
+                address, moved = self._address, self._moved
                 try:
                     if handler is not None:
                         return await getattr(handler, snake(method.name))(request, peer)
@@ -159,16 +156,20 @@ class Switch:
                     if method.name not in READS or peer.forwarded:
                         raise
                     await self._changed(handler)
+                except Unavailable as error:
+                    if handler is not None or await asyncio.to_thread(knock, address or "") is Sign.ANSWERED:
+                        raise
+                    if method.name not in READS or not await _within(ELECTION_WAIT, moved):
+                        raise Unavailable(
+                            f"manager {address}, which led, does not answer ({error}): {NO_LEADER}"
+                        ) from None
 
         return call
 
     async def _changed(self, handler: object | None) -> None:
         """Until `handler` is not the leader's any more, which it has just found out itself, or for a while."""
-        if handler is None or self._handler is not handler:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ELECTION_WAIT):
-                await self._gone.wait()
+        if handler is not None and self._handler is handler:
+            await _within(ELECTION_WAIT, self._gone)
 
     async def _hand_on(self, method: Method, request: object, peer: Peer) -> Any:
         """The leader's answer. Raises _Moved when it leads no more before it has answered."""
@@ -196,7 +197,7 @@ class Switch:
             elif method.client_stream:
                 assert self._stub is not None
                 theirs = self._stub.duplex(_name(method), self._all_here(request))
-                stream = self._until_cut(cast("AsyncGenerator[Any, None]", theirs), self._handed)
+                stream = self._until_cut(theirs, self._handed)
             else:
                 assert self._stub is not None
                 theirs = self._stub.stream(_name(method), request)
@@ -276,6 +277,14 @@ class Switch:
             state_dir=facts.state_dir,
             run_dir=facts.run_dir,
         )
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Whether something happens in time. (wait_for of Python 3.11 may swallow a cancellation.)"""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
 
 
 def forwardable(method: Method) -> bool:
