@@ -32,6 +32,7 @@ from manager.leadership import Parts, lead
 from manager.lock import Vault
 from manager.locked import NotLocked, VaultService, unlocked
 from manager.membership import Membership
+from manager.schema import refuse_newer
 from manager.sealer import Sealer
 from manager.store import Put, StaleWrite
 from manager.store.etcd import EtcdStore
@@ -69,6 +70,8 @@ TURN = "/pyswarm-turn"
 TURN_WAIT = 30.0
 """Seconds that a manager whose etcd is to restart waits for all others to be up."""
 ANY_ADDRESS = "0.0.0.0"
+STORE_RETRY = 0.5
+"""Seconds between two attempts to read a store that does not answer."""
 ASK_TIMEOUT = 10.0
 JOIN_RETRY = 1.0
 """Seconds between the attempts of a manager that the others refuse."""
@@ -241,8 +244,18 @@ class Manager:
 
     async def _lead_for_ever(self) -> None:
         while True:
+            await self._know_schema()
             async with self._store.campaign(self._address, until_gone=until_gone) as leadership:
                 self._resigned = await lead(self._parts(), leadership)
+
+    async def _know_schema(self) -> None:
+        """Who does not know what is stored must not lead. Raises Fatal then; waits while the store cannot be read."""
+        while True:
+            try:
+                refuse_newer((await self._store.list("cluster")).objects)
+                return
+            except Unavailable:
+                await asyncio.sleep(STORE_RETRY)
 
     async def _follow_leader(self) -> None:
         """Tell the switches which other manager leads."""
@@ -260,6 +273,8 @@ class Manager:
                         self._lock(cluster)
             except Unavailable as error:
                 log.debug("the cluster's settings are not known: %s", error)
+            except OSError as error:
+                log.warning("this manager's files do not follow the cluster's settings yet: %s", error)
             await asyncio.sleep(CERTIFICATE_CHECK)
 
     def _revoke(self, revoked: frozenset[str]) -> None:

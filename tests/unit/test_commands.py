@@ -119,6 +119,28 @@ async def test_a_member_that_would_leave_the_context_is_refused(tmp_path: Path, 
     assert not list(tmp_path.rglob("outside"))
 
 
+@pytest.mark.parametrize("to", ["../..", "/"])
+async def test_a_member_that_would_leave_the_context_through_a_link_is_refused(
+    tmp_path: Path, to: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    to = to if to != "/" else str(outside)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, to
+        tar.addfile(link)
+        file = tarfile.TarInfo("link/escaped")
+        file.size = 1
+        tar.addfile(file, io.BytesIO(b"x"))
+    commands, images = made(tmp_path)
+    (reply,) = await run(commands, "image.build", {"context": "-"}, [out.getvalue()])
+    assert (reply.kind, reply.error_class) == ("error", "Invalid")
+    assert images.built == []
+    assert not list(tmp_path.rglob("escaped"))
+
+
 async def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (reply,) = await run(made(tmp_path)[0], "image.build", {"context": "-"}, [b"nonsense"])
     assert "not a usable tar archive" in reply.text
