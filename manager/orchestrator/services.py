@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 
 from manager.orchestrator import global_, jobs, replicated
 from manager.orchestrator.slots import Scene, Slot, group, settle
-from manager.orchestrator.tasks import is_global, is_job, updating
+from manager.orchestrator.tasks import holds_resources, is_global, is_job, node_lost, updating, wanted
 from manager.state import Changed, Key, Plan, View, slot_key
 from pyswarm.objects import Node, Service, Task, TaskState
 
@@ -168,7 +168,18 @@ def _keys_of_node(change: Changed, view: View) -> list[Key]:
                 keys.append(("service", service.id))
         elif is_global(service):
             keys.append(("slot", global_.node_slot(service, node.id)))
-    return keys
+    return keys + _no_longer_waited_for(view, node)
+
+
+def _no_longer_waited_for(view: View, node: Node) -> list[Key]:
+    """The slots whose next task waits for one to stop of which nobody will hear any more."""
+    if not node_lost(view, node.id):
+        return []
+    return [
+        ("slot", slot_key(task))
+        for task in view.tasks_of_node(node.id)
+        if task.service_id and not wanted(task) and holds_resources(task)
+    ]
 
 
 def same_for_placement(before: Node, after: Node) -> bool:
