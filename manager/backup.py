@@ -26,9 +26,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from google.protobuf.message import DecodeError
 
+from manager.schema import refuse_newer
 from manager.store import Put, Store
 from manager.store.layout import in_parts
-from pyswarm.errors import Conflict, Invalid
+from pyswarm.errors import Conflict, Fatal, Invalid
 from pyswarm.nodeconfig import write_private
 from pyswarm.objects import KINDS, Kind, Object, kind_of
 from pyswarm.wire import decode, encode
@@ -145,6 +146,10 @@ def unpack(data: bytes) -> Backup:
     objects = [_object(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
     if len(objects) != header["objects"]:
         raise Invalid("the backup is incomplete")
+    try:
+        refuse_newer(objects)
+    except Fatal as error:
+        raise Invalid(str(error)) from None
     keys = tuple(bytes.fromhex(key) for key in header["seal_keys"])
     return Backup(header["created_at"], header["revision"], tuple(objects), keys)
 

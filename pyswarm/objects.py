@@ -427,6 +427,10 @@ class RootCA:
     """There while the root is being replaced."""
 
 
+SCHEMA_VERSION = 1
+"""The newest schema of stored state that this version knows (see `manager.schema`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """The one record of the cluster as a whole; its id is the cluster id."""
@@ -436,6 +440,7 @@ class Cluster:
     spec: ClusterSpec = field(default_factory=ClusterSpec)
     root_ca: RootCA = field(default_factory=RootCA)
     schema_version: int = 1
+    """See SCHEMA_VERSION. The default stays 1, since state of that schema does not say so."""
     unlock_key: bytes = b""
     """What managers' keys on disk are locked with while the spec says autolock; sealed."""
 
