@@ -69,7 +69,8 @@ class LazyGroup(click.Group):
         aliases: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """`aliases` are further names of commands, which `--help` does not list."""
+        """`aliases` are further names of commands (`down` for `rm`, `run` for `container run`), which `--help` does
+        not list."""
         super().__init__(*args, **kwargs)
         self.entries: Mapping[str, Entry] = entries or {}
         self.aliases: Mapping[str, str] = {**ALIASES, **(aliases or {})}
@@ -81,10 +82,17 @@ class LazyGroup(click.Group):
         entry = self.entries.get(cmd_name)
         if entry is None:
             found = super().get_command(ctx, cmd_name)
-            alias = self.aliases.get(cmd_name)
-            return found if found is not None or alias is None else self.get_command(ctx, alias)
+            return found if found is not None else self._alias(ctx, cmd_name)
         module, _, attribute = entry.target.partition(":")
         return cast("click.Command", getattr(importlib.import_module(module), attribute))
+
+    def _alias(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command that is meant by one of docker's other names; it may be a group's."""
+        words = self.aliases.get(name, "").split()
+        found: click.Command | None = self if words else None
+        for word in words:
+            found = found.get_command(ctx, word) if isinstance(found, click.Group) else None
+        return found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -51,24 +51,35 @@ _ENTRIES = {
     "swarm": Entry("pyswarm.cli.swarm:swarm", "Manage the cluster: update, ca, init, join ...", _NOUNS),
     "lab": Entry("pyswarm.cli.lab:lab", "Make a cluster of many machines on this one", _NOUNS),
     "system": Entry("pyswarm.cli.system:system", "Manage the cluster as a whole", _NOUNS),
-    "container": Entry("pyswarm.cli.task:container", "ls, exec, logs, inspect by docker's names", _NOUNS),
+    "container": Entry("pyswarm.cli.container:container", "Look into the cluster's containers", _NOUNS),
     "build": Entry("pyswarm.cli.image:build", "Build an image from a Dockerfile", _ALONE),
     "history": Entry("pyswarm.cli.image_files:history", "Show the history of an image", _ALONE),
     "images": Entry("pyswarm.cli.image:list_images", "List images", _ALONE),
     "inspect": Entry("pyswarm.cli.inspect_any:inspect", "Return low-level information on any object", _ALONE),
+    "kill": Entry("pyswarm.cli.container:kill", "Send a signal to containers", _ALONE),
     "load": Entry("pyswarm.cli.image_files:load", "Load an image from a tar archive or stdin", _ALONE),
     "pull": Entry("pyswarm.cli.image:pull", "Download an image from a registry", _ALONE),
     "push": Entry("pyswarm.cli.image:push", "Upload an image to a registry", _ALONE),
     "rmi": Entry("pyswarm.cli.image:remove", "Remove one or more images", _ALONE),
     "save": Entry("pyswarm.cli.image_files:save", "Save images to a tar archive", _ALONE),
+    "stats": Entry("pyswarm.cli.container:stats", "Display what containers use", _ALONE),
     "tag": Entry("pyswarm.cli.image:tag", "Give an image another name", _ALONE),
 }
+_ALIASES = {
+    name: f"container {name}"
+    for name in (
+        *("attach", "commit", "create", "pause", "restart", "rm", "run"),
+        *("start", "stop", "unpause", "update"),
+    )
+}
+"""Refused with the reason."""
 _LEVELS = ("debug", "info", "warning", "error", "fatal")
 
 
 @click.group(
     cls=LazyGroup,
     entries=_ENTRIES,
+    aliases=_ALIASES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.option("-c", "--context", default="", envvar="PYSWARM_CONTEXT", help="Connection to use.")

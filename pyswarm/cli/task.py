@@ -214,20 +214,6 @@ def task() -> None:
     """Manage tasks."""
 
 
-@click.group(
-    cls=LazyGroup,
-    entries={
-        "ls": Entry("pyswarm.cli.task:ps", "List the cluster's containers"),
-        "logs": Entry("pyswarm.cli.logs:logs", "Fetch the logs of a service or task"),
-        "exec": Entry("pyswarm.cli.execute:exec_command", "Execute a command in a running task"),
-        "inspect": Entry("pyswarm.cli.task:inspect", "Display detailed information on tasks"),
-    },
-    aliases={"ps": "ls"},
-)
-def container() -> None:
-    """Look into the cluster's containers, which are its tasks."""
-
-
 @task.command("ls")
 @task_options
 @connected

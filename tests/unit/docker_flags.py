@@ -28,8 +28,8 @@ NOUNS = (
     "system",
 )
 ALONE = (
-    *("build", "events", "exec", "history", "images", "info", "inspect", "load", "login", "logout"),
-    *("logs", "ps", "pull", "push", "rmi", "save", "tag", "version"),
+    *("build", "events", "exec", "history", "images", "info", "inspect", "kill", "load", "login", "logout"),
+    *("logs", "ps", "pull", "push", "rmi", "save", "stats", "tag", "version"),
 )
 """Commands without a noun; those on one machine's containers (run, start, cp, ...) are no part of a swarm."""
 

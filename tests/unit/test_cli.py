@@ -116,6 +116,9 @@ def test_every_command_has_help() -> None:
         (["exec", "nope", "true"], 1, "Error: No such task or service: nope"),
         (["stack", "ps", "nope"], 1, "nothing found in stack: nope"),
         (["stack", "services", "nope"], 0, "Nothing found in stack: nope"),
+        (["run", "-it", "--rm", "busybox"], 1, "use `pyswarm service create`, or `pyswarm compose run`"),
+        (["container", "stop", "web"], 1, "use `pyswarm service scale SERVICE=0`"),
+        (["kill", "nope"], 1, "No such task or service: nope"),
         (["network", "connect", "a", "b"], 1, "use `pyswarm service update --network-add`"),
         (["volume", "create", "--group", "x", "v"], 1, "--group is not supported"),
         (["image", "prune", "--filter", "x=1"], 1, "invalid filter 'x': one of label, label!, until"),
@@ -391,6 +394,16 @@ def test_exec(swarm: CliManager) -> None:
         "me",
     )
     assert "not a TTY" in swarm("exec", "-it", "web", "sh", code=1).stderr
+
+
+def test_kill_and_stats(swarm: CliManager) -> None:
+    swarm("service", "create", "-d", "--name", "web", "nginx")
+    task: Task = swarm.wait_for(lambda view: next((t for t in view.tasks() if t.node_id), None))
+    swarm.report(task, TaskStatus(state=TaskState.RUNNING, timestamp=1.0, container_id=task.id))
+    swarm.played.answers["task.kill"] = {}
+    assert swarm("kill", "-s", "HUP", "web").stdout == "web\n"
+    shown = swarm("stats", "--no-stream", "web", "--format", "{{.Name}} {{.MemPerc}}").stdout
+    assert shown == f"{task.name} --\n"
 
 
 def test_detach_keys() -> None:
