@@ -42,8 +42,11 @@ def table() -> str:
     lines = ["| attribute | value | in a stack |", "|---|---|---|"]
     for path, shape in attributes():
         support = SUPPORT.get(path)
+        above = _warned_above(path)
         if path == "version":
             said = "obsolete: ignored, with a warning"
+        elif above and (support is None or support.kind != "warned"):
+            said = f"**warned** with `{above}`"
         elif support is None:
             said = "runs"
         elif support.kind == "differs":
@@ -53,6 +56,17 @@ def table() -> str:
         expected = shape.expected.replace("|", "\\|")
         lines.append(f"| `{path}` | {expected} | {said} |")
     return "\n".join(lines)
+
+
+def _warned_above(path: str) -> str:
+    """The attribute above this one that does nothing, so that this one does nothing either; "" if there is none."""
+    steps = path.split(".")
+    for count in range(1, len(steps)):
+        above = ".".join(steps[:count])
+        support = SUPPORT.get(above)
+        if support is not None and support.kind == "warned":
+            return above
+    return ""
 
 
 def written(document: str) -> str:

@@ -57,7 +57,7 @@ SUPPORT: Mapping[str, Support] = {
     "services.*.isolation": _warned("it is for Windows containers only"),
     "services.*.links": _differs("the alias is a DNS name of the linked service, for its whole network"),
     "services.*.models": _warned("language models are not served: give the endpoint in environment"),
-    "services.*.provider": _warned("providers are not run: the service is left out"),
+    "services.*.provider": _warned("providers are run by `compose up` alone: a stack leaves the service out"),
     "services.*.pull_refresh_after": _warned('write "pull_policy: every_<time>"'),
     "services.*.restart": _differs(
         "no: none; on-failure[:n]: on-failure with n attempts; always and unless-stopped: any; "

@@ -11,6 +11,8 @@ from pyswarm.cli import compose_local as local
 from pyswarm.cli import nodes, values
 from pyswarm.cli.app import warn
 from pyswarm.cli.compose_images import build_all_services
+from pyswarm.cli.compose_provider import providers
+from pyswarm.cli.compose_provider import run as provide
 from pyswarm.cli.compose_session import ComposeCommand, Scope, in_project, note, say, settings
 from pyswarm.cli.compose_state import containers, is_one_off, short_name, stage
 from pyswarm.cli.compose_up import halt, needed_by
@@ -53,6 +55,9 @@ async def down(
     if not chosen and not names:
         warn(f"no containers of project {scope.name} found")
     await discard(scope, chosen, timeout)
+    if scope.project is not None:
+        found = providers(scope.project, names or None)
+        await provide(scope.project, [each for each in reversed(found) if not names or each in names], "down")
     if not names:
         await _remove_rest(scope, keep=bool(orphans) and not remove_orphans)
         if volumes:

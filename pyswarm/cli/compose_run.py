@@ -21,6 +21,8 @@ import click
 from pyswarm.api import ExecInputMessage, ExecStart
 from pyswarm.cli import compose_local as local
 from pyswarm.cli import nodes, values
+from pyswarm.cli.compose_provider import given, providers
+from pyswarm.cli.compose_provider import run as provide
 from pyswarm.cli.compose_session import ComposeCommand, Scope, in_project, note, say, settings, specs_of
 from pyswarm.cli.compose_state import containers, exit_code, stage
 from pyswarm.cli.compose_wait import POLL, NotStarted, blocked
@@ -181,6 +183,10 @@ async def run(scope: Scope, service: str, argv: tuple[str, ...], **options: Any)
     specs = specs_of(project)
     base = await _base(scope, specs, service, options)
     needed = local.closure(project, [service]) - {service}
+    if not options["no_deps"] and (found := providers(project, [service])):
+        whole = given(replace(specs, services=(base,)), project, await provide(project, found, "up"))
+        base = whole.services[0]
+        needed -= set(found)
     if settings().progress == "auto" and options["quiet"]:
         settings().progress = "quiet"
     if needed and not options["no_deps"]:

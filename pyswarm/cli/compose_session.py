@@ -237,7 +237,7 @@ def specs_of(project: Project) -> StackSpecs:
     return replace(specs, services=tuple(tagged(each) for each in specs.services))
 
 
-_FOR_CLUSTERS = ("develop", "attach")
+_FOR_CLUSTERS = ("develop", "attach", "provider")
 """Attributes that a stack cannot use, and a project on one machine does."""
 
 

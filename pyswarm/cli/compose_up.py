@@ -12,6 +12,8 @@ from pyswarm.api import DeployAction, DeployRequest
 from pyswarm.cli import compose_local as local
 from pyswarm.cli import nodes
 from pyswarm.cli.compose_images import prepare
+from pyswarm.cli.compose_provider import given, providers
+from pyswarm.cli.compose_provider import run as provide
 from pyswarm.cli.compose_session import (
     ComposeCommand,
     Scope,
@@ -95,7 +97,8 @@ async def up(scope: Scope, names: tuple[str, ...], **options: Any) -> int | None
     aborts = options["abort_on_container_exit"] or options["exit_code_from"]
     began = scope.app.now()
     specs = _selected(scope, names, bool(options["no_deps"]))
-    ids = await bring(scope, specs, options, names)
+    meant = [] if options["no_deps"] and names else names or list(scope.loaded().services)
+    ids = await bring(scope, specs, {**options, "providers": meant}, names)
     if options["no_start"] or settings().dry_run:
         return None
     if options["detach"] or options["until_healthy"]:
@@ -157,7 +160,7 @@ def _selected(scope: Scope, names: Sequence[str], no_deps: bool) -> StackSpecs:
         for name in names:
             local.checked(project, name)
         specs = local.only(specs, names if no_deps else local.closure(project, names))
-    if not specs.services:
+    if not specs.services and not providers(project, names or None):
         raise Invalid("no service selected")
     return specs
 
@@ -177,14 +180,17 @@ def _shown(scope: Scope, names: Sequence[str], options: Mapping[str, Any]) -> li
     return [
         name
         for name in wanted
-        if name not in hidden and (project.services[name].attach or name in options["attach"])
+        if name not in hidden
+        and project.services[name].provider is None
+        and (project.services[name].attach or name in options["attach"])
     ]
 
 
 async def bring(
     scope: Scope, specs: StackSpecs, options: Mapping[str, Any], names: Sequence[str] = ()
 ) -> list[str]:
-    """Build, pull, deploy, and begin what has ended anew; ids of the services."""
+    """Build, pull, run providers (those that `options["providers"]`, names of services, lead to), deploy, and begin
+    what has ended anew; ids of the services."""
     images = await prepare(
         scope,
         specs,
@@ -194,7 +200,13 @@ async def bring(
         quiet_build=bool(options.get("quiet_build")),
         quiet_pull=bool(options["quiet_pull"]),
     )
-    specs = local.localized(specs, scope.loaded(), await scope.node(), images)
+    project = scope.loaded()
+    specs = local.localized(specs, project, await scope.node(), images)
+    found = [] if options.get("no_start") else providers(project, options.get("providers", ()))
+    if found:
+        specs = given(specs, project, await provide(project, found, "up"))
+    if not specs.services:
+        return []
     specs = local.scaled(specs, local.parse_scales(options["scales"]))
     local.check_ports(specs)
     if options.get("no_start"):

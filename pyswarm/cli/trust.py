@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyswarm.cli.app import App, connected, current_app
+from pyswarm.cli.app import App, connected, current_app, is_terminal
 from pyswarm.cli.lazy import GoCommand
 from pyswarm.cli.service_flags import DURATION
 from pyswarm.errors import Conflict, Invalid, Locked, PyswarmError, Unavailable
@@ -177,6 +177,7 @@ async def _root(client: Client) -> str:
 async def _follow(client: Client, *, quiet: bool) -> None:
     """Show how the rotation goes on until it is over. Managers may be away meanwhile: it goes on by itself."""
     last: Rotation | None = None
+    drawn = 0
     while last is None or not last.done:
         if last is not None:
             await asyncio.sleep(LOOK)
@@ -187,7 +188,9 @@ async def _follow(client: Client, *, quiet: bool) -> None:
                 raise
             continue
         if now != last and not quiet:
-            click.echo(shown(now))
+            text = shown(now)
+            click.echo((f"\x1b[{drawn}F\x1b[J" if drawn and is_terminal() else "") + text)
+            drawn = text.count("\n") + 1
         last = now
 
 
