@@ -1,7 +1,7 @@
 """The first manager of a new cluster: its CA, its certificate, its sealing key, and the first records.
 
-`prepare` runs in `pyswarm init`, before any daemon; it leaves the records in a file (keys in it are sealed),
-which the manager writes to the store once etcd answers (`first_records`).
+`prepare` runs in `pyswarm init`, before any daemon; it leaves the records in a file, sealed as they will be in the
+store, which the manager writes there once etcd answers (`first_records`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pyswarm.objects import (
 )
 from pyswarm.specs import ClusterSpec, Driver, NetworkSpec, NodeSpec
 
-RECORDS = Path("manager/bootstrap.json")
+RECORDS = Path("manager/bootstrap.sealed")
 
 
 def prepare(
@@ -48,7 +48,7 @@ def prepare(
     pair = authority.issue_node(cluster, node)
     node = trust.issued(node, pki.identity(pair.cert), clock.now())
     _write_identity(config, cluster, pair)
-    _save_records(state / RECORDS, [cluster, node, *_networks(ids, clock.now())])
+    _save_records(state / RECORDS, [cluster, node, *_networks(ids, clock.now())], sealer)
     nodeconfig.save(config)
     return cluster
 
@@ -78,7 +78,7 @@ def prepare_restored(config: NodeConfig, backup: Backup, node_spec: NodeSpec, cl
             records.append(obj)
     fresh = [replace(o, meta=replace(o.meta, version=0)) for o in (cluster, *records)]
     _write_identity(config, cluster, pair)
-    _save_records(state / RECORDS, fresh)
+    _save_records(state / RECORDS, fresh, sealer)
     nodeconfig.save(config)
 
 
@@ -113,17 +113,22 @@ def _networks(ids: IdSource, now: float) -> list[Object]:
     ]
 
 
-def _save_records(path: Path, objects: list[Object]) -> None:
+def _save_records(path: Path, objects: list[Object], sealer: Sealer) -> None:
     rows = [{"kind": kind_of(o), "data": base64.b64encode(wire.encode(o)).decode()} for o in objects]
-    write_private(path, json.dumps(rows).encode())
+    write_private(path, sealer.seal(json.dumps(rows).encode()))
 
 
-def first_records(state: Path) -> list[Object]:
+def is_first(state: Path) -> bool:
+    """Whether this manager is to write the cluster's first records."""
+    return (state / RECORDS).exists()
+
+
+def first_records(state: Path, sealer: Sealer) -> list[Object]:
     """What `prepare` left to be written to the store; [] when it was written already."""
-    path = state / RECORDS
-    if not path.exists():
+    if not is_first(state):
         return []
-    return [wire.decode(row["kind"], base64.b64decode(row["data"])) for row in json.loads(path.read_text())]
+    rows = json.loads(sealer.open((state / RECORDS).read_bytes()))
+    return [wire.decode(row["kind"], base64.b64decode(row["data"])) for row in rows]
 
 
 def records_written(state: Path) -> None:

@@ -186,7 +186,7 @@ class Manager:
         raise MemberRemoved("the other managers have taken this one's member out")
 
     async def _write_first_records(self) -> None:
-        objects = bootstrap.first_records(self._config.state)
+        objects = bootstrap.first_records(self._config.state, self._sealer)
         if objects:
             for part in in_parts(Put(obj) for obj in objects):
                 with contextlib.suppress(StaleWrite):
@@ -468,7 +468,7 @@ async def joined(config: NodeConfig) -> tuple[EtcdProcess, Sealer] | None:
     before, or starts a cluster. Waits for as long as the others refuse: it is for the agent to end a manager that
     is to be none."""
     member = etcd_config(config)
-    if raft.begun(member) or bootstrap.first_records(config.state):
+    if raft.begun(member) or bootstrap.is_first(config.state):
         return None
     (config.state / SEAL_KEY).parent.mkdir(mode=0o700, exist_ok=True)
     kept: list[Sealer] = []

@@ -74,7 +74,8 @@ def test_a_secret_stays_secret(shared: Cluster) -> None:
 
 
 def test_the_state_is_closed_to_others(shared: Cluster) -> None:
-    for directory in (shared.state, shared.run, shared.state / "certs", shared.state / "manager"):
+    inner = shared.run / "manager"
+    for directory in (shared.state, shared.run, shared.state / "certs", shared.state / "manager", inner):
         assert directory.stat().st_mode & 0o077 == 0, directory
     for key in (shared.state / "certs" / "node.key", shared.state / "manager" / "seal.key"):
         assert key.stat().st_mode & 0o777 == 0o600, key

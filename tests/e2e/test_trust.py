@@ -238,16 +238,18 @@ def test_a_machine_that_was_switched_off_opens_with_the_new_key(swarm: LabCluste
 
 
 def test_certificates_from_a_ca_outside(tmp_path: Path) -> None:
-    """A cluster without a CA key: made, renewed, and brought home by a rotation."""
+    """A cluster without a CA key, locked as it is made; brought home by a rotation."""
     outside = CfsslServer()
     cluster = Cluster(tmp_path / "outside")
     cluster.directory.mkdir()
-    cluster.options = replace(cluster.options, external_cas=(outside.spec,))
+    cluster.options = replace(cluster.options, external_cas=(outside.spec,), autolock=True)
     try:
         cluster.init()
         assert cluster.cli("ca") == outside.root.cert.decode()
         assert cluster.cli("node", "ls", "--format", "{{.Status}} {{.ManagerStatus}}") == "Ready Leader\n"
         assert [body["subject"]["names"][0]["OU"] for body in outside.requests] == ["swarm-manager"]
+        until(lambda: nodeconfig.locked(cluster.config), "the keys are locked from the start", 20)
+        assert cluster.cli("unlock-key", "-q").startswith("SWMKEY-1-")
         cluster.cli("ca", "--rotate", "--quiet")
         assert outside.requests[-1]["profile"] == "CA", "the CA outside has vouched for the new root"
         assert outside.callers[-1] == cluster.config.node_id
