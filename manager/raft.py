@@ -144,28 +144,32 @@ async def watch_place(config: EtcdConfig, tls: Callable[[], Tls], ask: Ask, peri
     """Returns when the others say that this manager's member is one no more, which they are asked whenever its etcd
     knows of no leader (it does not even answer then, after a start): those that took it out do not speak to it.
     Runs for ever else."""
-    while True:
-        await asyncio.sleep(period)
-        member_id = held(config)
-        if not member_id or await _follows(config, tls()):
-            continue
-        request = JoinRaftRequest(peer_url=config.peer_url, member_id=member_id)
-        with contextlib.suppress(Unavailable, Conflict, PermissionDenied):
-            answer: JoinRaftResponse = await ask("Raft.Join", request)
-            if answer.member_id != member_id:
-                return
-
-
-async def _follows(config: EtcdConfig, tls: Tls) -> bool:
-    """Whether this manager's member knows of a leader."""
-    client = EtcdClient([config.local_endpoint], tls)
+    used = tls()
+    client = EtcdClient([config.local_endpoint], used)
     try:
-        status = await client.call_member(config.local_endpoint, STATUS, pb.StatusRequest())
-        return bool(status.leader)
-    except Unavailable:
-        return False
+        while True:
+            await asyncio.sleep(period)
+            if used != (used := tls()):
+                await client.close()
+                client = EtcdClient([config.local_endpoint], used)
+            member_id = held(config)
+            if not member_id or await _follows(client, config.local_endpoint):
+                continue
+            request = JoinRaftRequest(peer_url=config.peer_url, member_id=member_id)
+            with contextlib.suppress(Unavailable, Conflict, PermissionDenied):
+                answer: JoinRaftResponse = await ask("Raft.Join", request)
+                if answer.member_id != member_id:
+                    return
     finally:
         await client.close()
+
+
+async def _follows(client: EtcdClient, endpoint: str) -> bool:
+    """Whether the member at that endpoint knows of a leader."""
+    try:
+        return bool((await client.call_member(endpoint, STATUS, pb.StatusRequest())).leader)
+    except Unavailable:
+        return False
 
 
 async def _insist(call: Callable[[], Awaitable[Any]], progress: Callable[[str], None], timeout: float) -> Any:
