@@ -24,6 +24,9 @@ from manager.store.etcd_pb import rpc_pb2 as pb
 HUNG = 15.0
 """Seconds without a sign of life from the event loop after which its lease is let go."""
 
+ASKED = 3.0
+"""Seconds after a sign of life at which the next one is asked for."""
+
 Connect = Callable[[int], grpc.Channel]
 """A channel to an endpoint; the argument counts the attempts, so that each goes to another one. Called in the
 thread."""
@@ -65,7 +68,8 @@ class Renewals:
     def _run(self) -> None:
         try:
             while self._renewed():
-                self._in_loop(self._alive)
+                if time.monotonic() - self._seen > ASKED:
+                    self._in_loop(self._alive)
                 self._over.wait(self._ttl / 3)
         finally:
             self._disconnect()
