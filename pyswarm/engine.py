@@ -1678,8 +1678,9 @@ def cluster(obj: Cluster, *, join_tokens: tuple[str, str] | None = None) -> Stru
     )
 
 
-def info(found: InfoResponse, own: Node | None) -> Struct:
-    """`GET /info` of the manager that answers, as far as it has a meaning for a cluster; `own` is its node."""
+def info(found: InfoResponse, own: Node | None, state: str = "active", *, manager: bool = True) -> Struct:
+    """`GET /info` of the manager that answers, as far as it has a meaning for a cluster; `own` is its node. Of a
+    machine without a manager that answers, `state` says what it is: inactive, locked, or an active worker."""
     description = own.description if own else None
     spec = found.cluster.spec if found.cluster else None
     shown: dict[str, Any] = {}
@@ -1691,8 +1692,8 @@ def info(found: InfoResponse, own: Node | None) -> Struct:
         {
             "NodeID": found.node_id,
             "NodeAddr": found.node_addr,
-            "LocalNodeState": "active",
-            "ControlAvailable": True,
+            "LocalNodeState": state,
+            "ControlAvailable": manager,
             "Error": "",
             "RemoteManagers": [{"Addr": address} for address in found.manager_addresses],
             "Nodes": found.nodes,

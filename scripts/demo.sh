@@ -10,7 +10,7 @@ port=${SHOP_PORT:-8080}
 cache=${DEMO_CACHE:-build/examples}
 
 up() {
-    if ! $pyswarm info > /dev/null 2>&1; then
+    if ! $pyswarm node ls > /dev/null 2>&1; then
         echo "== pyswarm init"
         # shellcheck disable=SC2086  # several flags
         $pyswarm init ${PYSWARM_INIT_FLAGS:-}

@@ -13,7 +13,7 @@ from pyswarm.cli.app import App, connected, current_app, warn
 from pyswarm.cli.lazy import GoCommand, refused_option
 from pyswarm.cli.service_flags import DURATION
 from pyswarm.cli.table import executed, inspected, parsed
-from pyswarm.errors import NotFound, PyswarmError
+from pyswarm.errors import Locked, NotFound, PyswarmError, Unavailable
 from pyswarm.gotemplate import Struct
 
 if TYPE_CHECKING:
@@ -286,23 +286,75 @@ async def join_token(app: App, client: Client, role: str, quiet: bool, rotate: b
 
 @click.command(cls=GoCommand)
 @click.option("-f", "--format", default="", metavar="FORMAT", help="json, yaml or a Go template.")
-@connected
-async def info(app: App, client: Client, format: str) -> None:
-    """Display information about the cluster and the manager that answers."""
+def info(format: str) -> None:
+    """Display information about the cluster and the manager that answers; of a machine without one, its part in a
+    cluster."""
     from pyswarm import engine
     from pyswarm.objects import Node
 
-    del app
-    found = await client.info()
-    node = None
+    async def ask(client: Client) -> tuple[InfoResponse, Node | None]:
+        found = await client.info()
+        try:
+            return found, await client.get(Node, "self")
+        except NotFound:
+            warn("WARNING: the manager's own node is not among the cluster's nodes")
+            return found, None
+
+    app = current_app()
     try:
-        node = await client.get(Node, "self")
-    except NotFound:
-        warn("WARNING: the manager's own node is not among the cluster's nodes")
-    if format:
-        click.echo(inspected([engine.info(found, node)], format), nl=False)
-        return
-    click.echo(info_text(found, node), nl=False)
+        found, node = app.run(ask)
+    except (Unavailable, Locked):
+        alone = _alone(app)
+        if alone is None:
+            raise
+        state, found = alone
+        shown, text = engine.info(found, None, state, manager=False), _alone_text(state, found)
+    else:
+        shown, text = engine.info(found, node), info_text(found, node)
+    click.echo(inspected([shown], format) if format else text, nl=False)
+
+
+def _alone(app: App) -> tuple[str, InfoResponse] | None:
+    """What this machine says of itself where no manager of its own answers, as docker's states: inactive, locked, or
+    an active worker. None when a manager should have answered, or this user may not look."""
+    from pyswarm import nodeconfig
+    from pyswarm.api import InfoResponse
+    from pyswarm.cli import contexts
+
+    if app.host or (app.context or contexts.current()) != contexts.DEFAULT:
+        return None
+    version = client_version()
+    try:
+        if not (app.state_dir / "node.json").exists():
+            return "inactive", InfoResponse(version=version)
+        config = nodeconfig.load(app.state_dir)
+    except OSError:
+        return None
+    if config.role == "manager" and not nodeconfig.locked(config):
+        return None
+    return "locked" if config.role == "manager" else "active", InfoResponse(
+        version=version,
+        node_id=config.node_id,
+        node_addr=config.advertise_addr,
+        manager_addresses=config.managers,
+        state_dir=config.state_dir,
+        run_dir=config.run_dir,
+    )
+
+
+def _alone_text(state: str, found: InfoResponse) -> str:
+    lines = [f"Server Version: {found.version}", f"Swarm: {state}"]
+    if state != "inactive":
+        lines += [
+            f" NodeID: {found.node_id}",
+            " Is Manager: false",
+            f" Node Address: {found.node_addr}",
+            " Manager Addresses:",
+            *(f"  {address}" for address in found.manager_addresses),
+            f"State Dir: {found.state_dir}",
+            f"Run Dir: {found.run_dir}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def info_text(found: InfoResponse, node: Node | None) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pyswarm import engine
+from pyswarm import engine, nodeconfig
 from pyswarm.api import LogMessage
 from pyswarm.cli import contexts, credentials, rows
 from pyswarm.cli.execute import Keys
@@ -25,6 +25,7 @@ from pyswarm.cli.main import run
 from pyswarm.cli.service import service
 from pyswarm.cli.service_flags import apply
 from pyswarm.errors import Conflict, Invalid, NotFound
+from pyswarm.nodeconfig import NodeConfig
 from pyswarm.objects import Cluster, Node, Service, Task, TaskState, TaskStatus
 from pyswarm.specs import ServiceSpec
 from tests.unit import docker_engine
@@ -484,6 +485,31 @@ def test_containers(home: Path) -> None:
         shown = json.loads(swarm("task", "inspect", "02" + "t" * 23).stdout)[0]
         assert shown["Status"]["ContainerStatus"]["PID"] == 0
         assert shown["NetworksAttachments"][0]["Network"]["Spec"]["Name"] == "front"
+
+
+def test_info_of_a_machine_without_a_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYSWARM_CONFIG", str(tmp_path / "config"))
+    where = ["--state-dir", str(tmp_path), "--run-dir", str(tmp_path)]
+    state = ["info", "-f", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}} {{.Swarm.NodeID}}"]
+    assert run([*where, *state]) == 0
+    assert capsys.readouterr().out == "inactive false \n"
+    config = NodeConfig(
+        node_id="n1",
+        cluster_id="c1",
+        service_manager="systemd",
+        state_dir=str(tmp_path),
+        run_dir=str(tmp_path),
+    )
+    nodeconfig.save(config)
+    assert run([*where, *state]) == 0
+    assert run([*where, "info"]) == 0
+    assert capsys.readouterr().out.startswith(
+        "active false n1\nServer Version: 0.1.0\nSwarm: active\n NodeID: n1\n"
+    )
+    nodeconfig.save(replace(config, role="manager"))
+    assert run([*where, *state]) == 1
 
 
 def test_info_and_version(swarm: CliManager) -> None:
