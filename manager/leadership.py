@@ -211,7 +211,13 @@ def _merged(now: ManagerStatus | None, seen: ManagerStatus | None) -> ManagerSta
     """The health that was seen, with the rest as it is now."""
     if now is None or seen is None:
         return seen
-    return replace(now, raft_id=seen.raft_id, reachability=seen.reachability)
+    return replace(
+        now,
+        addr=seen.addr or now.addr,
+        api=seen.api or now.api,
+        raft_id=seen.raft_id,
+        reachability=seen.reachability,
+    )
 
 
 def _announce(tx: Transaction, node_id: str) -> None:

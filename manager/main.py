@@ -479,9 +479,10 @@ async def joined(config: NodeConfig) -> tuple[EtcdProcess, Sealer] | None:
         kept.append(sealer)
 
     said = ""
+    addresses = config.join_address, config.api_address
     while True:
         try:
-            process = await raft.join(member, lambda: etcd_tls(config), ask(config), keep)
+            process = await raft.join(member, lambda: etcd_tls(config), ask(config), keep, addresses)
             return process, kept[-1]
         except (PermissionDenied, Conflict) as error:
             if str(error) != said:

@@ -19,7 +19,18 @@ from urllib.parse import urlsplit
 
 from manager.etcd_process import EtcdConfig, EtcdProcess
 from manager.membership import Membership, MemberState, plan
-from manager.roster import Add, Joiner, Promote, Remove, Step, next_step, place, refuse_taken, with_health
+from manager.roster import (
+    Add,
+    Joiner,
+    Promote,
+    Remove,
+    Step,
+    introduced,
+    next_step,
+    place,
+    refuse_taken,
+    with_health,
+)
 from manager.store.etcd_client import STATUS, EtcdClient, Tls
 from manager.store.etcd_pb import rpc_pb2 as pb
 from pyswarm.api import JoinRaftRequest, JoinRaftResponse, RaftMember
@@ -54,17 +65,22 @@ async def join(
     tls: Callable[[], Tls],
     ask: Ask,
     keep: Callable[[JoinRaftResponse], None],
+    addresses: tuple[str, str] = ("", ""),
     progress: Callable[[str], None] = log.info,
     timeout: float = _JOIN_TIME,
 ) -> EtcdProcess:
     """Make this manager a voter: the way from nothing, and from wherever a former attempt was killed. `keep` is
-    given the answer, for the keys in it, before etcd starts; who has begun already needs none.
+    given the answer, for the keys in it, before etcd starts; who has begun already needs none. `addresses` are those
+    for joining and of the API.
 
     Returns the running etcd, which the caller supervises and stops. Raises what the others answered: Conflict,
     PermissionDenied, or Unavailable when it took longer than `timeout`; MemberRemoved when the place was lost.
     """
     if not begun(config):
-        request = JoinRaftRequest(peer_url=config.peer_url, member_id=held(config))
+        join_addr, api_addr = addresses
+        request = JoinRaftRequest(
+            peer_url=config.peer_url, member_id=held(config), join_addr=join_addr, api_addr=api_addr
+        )
         answer: JoinRaftResponse = await _insist(lambda: ask("Raft.Join", request), progress, timeout)
         keep(answer)
         _make_room(config, answer.member_id)
@@ -241,7 +257,9 @@ class Caretaker:
             raise Invalid(
                 f"{request.peer_url!r} is not an address for etcd: it has the form https://host:port"
             )
-        joiner = Joiner(peer.node_id, request.peer_url, request.member_id)
+        joiner = Joiner(
+            peer.node_id, request.peer_url, request.member_id, request.join_addr, request.api_addr
+        )
         self._joiners[joiner.node_id] = joiner
         self._news.set()
         try:
@@ -264,6 +282,8 @@ class Caretaker:
         found = place(joiner, members)
         if found is None:
             return None
+        if changed := introduced(records, joiner):
+            await self._write(changed)
         cluster = plan(found.id, joiner.node_id, members).initial_cluster
         return JoinRaftResponse(
             member_id=found.id,

@@ -24,6 +24,9 @@ class Joiner:
     peer_url: str
     member_id: str = ""
     """The member whose data it has; "" when it has none."""
+    addr: str = ""
+    api: str = ""
+    """Its addresses, as in `ManagerStatus`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,19 @@ def _for_joiner(members: Sequence[MemberState], joiners: Sequence[Joiner]) -> St
 
 
 # ---------------------------------------------------------------------------------------- the records
+
+
+def introduced(nodes: Iterable[Node], joiner: Joiner) -> list[Node]:
+    """The joiner's node, where its record does not have the addresses yet under which agents and other managers find
+    it. Its agent tells them too, but perhaps not before the others are lost."""
+    if not joiner.api:
+        return []
+    own = [(node, node.manager_status or ManagerStatus()) for node in nodes if node.id == joiner.node_id]
+    return [
+        replace(node, manager_status=replace(status, addr=joiner.addr, api=joiner.api))
+        for node, status in own
+        if (status.addr, status.api) != (joiner.addr, joiner.api)
+    ]
 
 
 def with_health(nodes: Sequence[Node], members: Sequence[MemberState]) -> list[Node]:

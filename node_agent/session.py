@@ -127,6 +127,8 @@ class Session:
         self._manager_addresses = manager_addresses
         self._current: tuple[Stub, str] | None = None
         """The connection and the session's id, while there is one."""
+        self._anew = False
+        """Whether a new session was asked for: it begins without a pause, with the manager of the last one first."""
         self._serving: asyncio.Event | None = None
         """Set to end the session."""
         self._period = 1.0
@@ -136,15 +138,25 @@ class Session:
         backoff = BACKOFF_MIN
         while True:
             started = self._clock.monotonic()
-            for manager in list(self._managers):
+            self._anew = False
+            for manager in self._known():
                 try:
                     await self._connect(manager)
                 except* PyswarmError as group:
                     log.warning("session with manager %s ended: %s", manager, _reason(group))
+                if self._anew:
+                    backoff, started = BACKOFF_MIN, self._clock.monotonic()
+                    break
             if self._clock.monotonic() - started > BACKOFF_MAX:
                 backoff = BACKOFF_MIN
             await asyncio.sleep(backoff * self._random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, BACKOFF_MAX)
+
+    def _known(self) -> list[str]:
+        """The managers to try, in order: those that were told last, and this node's own if it is one (the others may
+        not know of it yet)."""
+        _, own = self._manager_addresses()
+        return list(dict.fromkeys([*self._managers, *([own] if own else [])]))
 
     async def _connect(self, manager: str) -> None:
         connection = channel(f"ipv4:{manager}", tls=self._tls())
@@ -194,6 +206,7 @@ class Session:
 
     def reconnect(self) -> None:
         """Begin a new session: with a renewed certificate, or other addresses to tell."""
+        self._anew = True
         if self._serving is not None:
             self._serving.set()
 

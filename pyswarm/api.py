@@ -551,6 +551,10 @@ class JoinRaftRequest:
     peer_url: str
     member_id: str = ""
     """The member whose data it has, in hexadecimal; "" when it has none."""
+    join_addr: str = ""
+    """host:port at which machines join through it."""
+    api_addr: str = ""
+    """host:port of its API, for agents and other managers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

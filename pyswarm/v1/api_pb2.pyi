@@ -584,12 +584,16 @@ class RenewRequest(_message.Message):
     def __init__(self, csr: _Optional[str] = ...) -> None: ...
 
 class JoinRaftRequest(_message.Message):
-    __slots__ = ("peer_url", "member_id")
+    __slots__ = ("peer_url", "member_id", "join_addr", "api_addr")
     PEER_URL_FIELD_NUMBER: _ClassVar[int]
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    JOIN_ADDR_FIELD_NUMBER: _ClassVar[int]
+    API_ADDR_FIELD_NUMBER: _ClassVar[int]
     peer_url: str
     member_id: str
-    def __init__(self, peer_url: _Optional[str] = ..., member_id: _Optional[str] = ...) -> None: ...
+    join_addr: str
+    api_addr: str
+    def __init__(self, peer_url: _Optional[str] = ..., member_id: _Optional[str] = ..., join_addr: _Optional[str] = ..., api_addr: _Optional[str] = ...) -> None: ...
 
 class RaftMember(_message.Message):
     __slots__ = ("name", "peer_url")

@@ -33,6 +33,7 @@ from tests.etcd_rig import CLUSTER, Group, Member, free_port, manager_tls, new_r
 from tests.store_contract import task, within
 
 pytestmark = pytest.mark.root
+ADDRESSES = ("10.0.0.9:2377", "10.0.0.9:2378")
 
 
 def manager_node(id: str) -> Node:
@@ -77,7 +78,7 @@ class Cluster:
             Sealer(*answer.seal_keys).save(key)
 
         member.process = await raft.join(
-            member.config, lambda: member.tls, self.ask(member), keep, notes.append, timeout=60
+            member.config, lambda: member.tls, self.ask(member), keep, ADDRESSES, notes.append, timeout=60
         )
         member.supervise()
 
@@ -213,6 +214,7 @@ async def test_the_leader_takes_demoted_members_out_and_keeps_the_records_true(c
     )
     status = (await cluster.node("m2")).manager_status
     assert status is not None and status.reachability == "reachable"
+    assert (status.addr, status.api) == ADDRESSES, "others can find it, whatever becomes of its agent"
     await cluster.role("m2", "worker")
     assert member.supervision is not None
     with pytest.raises(MemberRemoved):

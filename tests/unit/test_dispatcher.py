@@ -115,16 +115,18 @@ async def test_a_session_is_its_nodes_alone() -> None:
 async def test_a_node_is_not_missed_before_it_knows_that_it_is_to_beat_more_often() -> None:
     """The only node of a cluster beats rarely; when another one joins, it is in the middle of its pause."""
     async with leading(objects=[node("n1")]) as leader:
-        _, messages = await register(leader, "n1")
+        first, messages = await register(leader, "n1")
         watch = asyncio.ensure_future(leader.dispatcher.watch_heartbeats())
         try:
             await leader.put(replace(node("n2"), manager_status=ManagerStatus(api="10.0.0.2:2378")))
             told = await asyncio.wait_for(anext(messages), 5)
             assert told.heartbeat_period == 0.1
-            await asyncio.sleep(
-                0.5
-            )  # it beats every 0.5 s still: more than twice the new period is no silence
-            assert (await leader.node("n1")).status.state == NodeState.READY
+            session = leader.dispatcher._sessions["n1"]  # pyright: ignore[reportPrivateUsage]
+            overdue = leader.dispatcher._overdue  # pyright: ignore[reportPrivateUsage]
+            assert not overdue(session, session.last_beat + 0.9), "it beats every 0.5 s still"
+            assert overdue(session, session.last_beat + 1.1)
+            await beat(leader, first, "n1")
+            assert overdue(session, session.last_beat + 0.3), "now it knows"
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
