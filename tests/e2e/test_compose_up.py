@@ -42,6 +42,9 @@ services:
       watch:
         - {action: sync, path: ./src, target: /www/src, ignore: ["*.tmp"]}
         - {action: rebuild, path: ./page}
+        - {action: sync+restart, path: ./conf, target: /conf, initial_sync: true}
+        - {action: sync+exec, path: ./run, target: /run/x, exec: {command: sh -c "cat /run/x/now >> /ran"}}
+        - {action: restart, path: ./marker}
 volumes:
   data:
 """
@@ -50,7 +53,8 @@ volumes:
 @pytest.fixture
 def project(shared: Cluster, tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "shop"
-    (place / "src").mkdir(parents=True)
+    for name in ("src", "conf", "run"):
+        (place / name).mkdir(parents=True)
     (place / "page").write_text("hello\n")
     (place / "Dockerfile").write_text(DOCKERFILE)
     (place / "compose.yml").write_text(COMPOSE)
@@ -89,6 +93,12 @@ class Typist:
                 data = b""
             assert data, f"it ended without {what!r}:\n{self.text}"
             self.text += data.decode(errors="replace")
+
+    def text_after_reading(self) -> str:
+        """All that was printed until now."""
+        while select.select([self._master], [], [], 0)[0]:
+            self.text += os.read(self._master, 65536).decode(errors="replace")
+        return self.text
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
@@ -160,15 +170,61 @@ def test_a_project_from_up_to_down(shared: Cluster, project: Path) -> None:
     assert (project / "back").read_text() == "copied\n"
     assert "sh -c" in compose("top", "web")
 
+    many = shared.run_cli("compose", "run", "--rm", "-T", "web", "wc", "-c", input="x" * 200_000, cwd=project)
+    assert (many.returncode, many.stdout) == (0, "200000\n"), many.stderr
+    shared.run_cli("compose", "exec", "-T", "web", "touch", "/written", cwd=project)
+    compose("restart", "-t", "2", "web")
+    assert compose("exec", "-T", "web", "ls", "/written") == "/written\n", "a restart is in place"
+    assert compose("logs", "--no-log-prefix", "web").count("serving") == 2
+
     compose("stop", "-t", "2", "web")
     assert compose("ps", "--services").split() == ["db"]
+    assert compose("ps", "-a", "--format", "{{.Name}} {{.State}}").splitlines()[1] == "shop-web-1 exited"
+    assert "serving" in compose("logs", "web"), "what has stopped can be looked at"
     compose("start", "web")
     assert compose("ps", "--services").split() == ["db", "web"]
+    assert shared.run_cli("compose", "exec", "-T", "web", "ls", "/written", cwd=project).returncode == 1
+
+    before = compose("ps", "-q")
+    compose("scale", "db=2")
+    assert len(compose("ps", "-q", "db").split()) == 2
+    compose("up", "-d", "--scale", "db=1", "--no-recreate")
+    assert compose("ps", "-q") == before
+    compose("kill", "-s", "KILL", "web")
+    assert "Exited (137)" in compose("ps", "-a", "web")
+    assert shared.run_cli("compose", "wait", "web", cwd=project).returncode == 137
+    compose("rm", "-f")
+    assert "web" not in compose("ps", "-a", "--services")
 
     compose("down", "-v")
     assert compose("ps", "-a", "-q") == ""
     assert shared.cli("volume", "ls", "-q") == ""
     assert "shop_default" not in shared.cli("network", "ls")
+
+
+def test_a_one_off_has_the_terminal(shared: Cluster, project: Path) -> None:
+    typist = Typist(shared, project, "compose", "run", "--rm", "--no-deps", "--build", "web", "sh")
+    try:
+        typist.expect("# ")
+        typist.type("echo $((6*7))$COLOUR; test -t 0 && echo is a terminal; cat /proc/1/cmdline; exit 6\n")
+        typist.expect("42blue")
+        assert typist.end() == 6, typist.text
+        assert "is a terminal\r\nsh" in typist.text, "the command is the container's process"
+    finally:
+        typist.close()
+
+    script = "trap 'echo got it; exit 9' INT; echo ready; while :; do sleep 0.1; done"
+    typist = Typist(shared, project, "compose", "run", "--rm", "--no-deps", "-T", "web", "sh", "-c", script)
+    try:
+        typist.expect("ready")
+        typist.type("\x03")
+        typist.expect("got it")
+        assert typist.end() == 9, typist.text
+    finally:
+        typist.close()
+    missing = shared.run_cli("compose", "run", "--rm", "--no-deps", "-T", "web", "nosuch", cwd=project)
+    assert missing.returncode == 1 and "executable file not found" in missing.stderr
+    assert "run" not in shared.cli("compose", "ps", "-a", "--format", "{{.Name}}", cwd=project)
 
 
 def test_the_foreground_ends_with_ctrl_c(shared: Cluster, project: Path) -> None:
@@ -184,6 +240,27 @@ def test_the_foreground_ends_with_ctrl_c(shared: Cluster, project: Path) -> None
     finally:
         typist.close()
     assert shared.cli("compose", "ps", "-q", cwd=project) == ""
+
+
+def test_a_second_ctrl_c_kills(shared: Cluster, project: Path) -> None:
+    (project / "compose.yml").write_text("""\
+name: shop
+services:
+  deaf:
+    image: busybox
+    command: [sh, -c, "trap '' TERM; echo here; while :; do sleep 0.1; done"]
+    stop_grace_period: 90s
+""")
+    typist = Typist(shared, project, "compose", "up")
+    try:
+        typist.expect("here")
+        typist.type("\x03")
+        typist.expect("Gracefully stopping...")
+        typist.type("\x03")
+        assert typist.end() == 130, typist.text
+        assert "Container shop-deaf-1  Stopped" in typist.text
+    finally:
+        typist.close()
 
 
 def test_the_foreground_ends_with_its_containers(shared: Cluster, project: Path) -> None:
@@ -210,6 +287,7 @@ services:
 
 def test_watch_syncs_and_rebuilds(shared: Cluster, project: Path) -> None:
     shared.cli("compose", "up", "-d", cwd=project)
+    (project / "conf" / "first").write_text("from the start\n")
     typist = Typist(shared, project, "compose", "watch", "--no-up")
 
     def inside(path: str) -> str:
@@ -224,6 +302,14 @@ def test_watch_syncs_and_rebuilds(shared: Cluster, project: Path) -> None:
         assert inside("/www/src/no.tmp") == ""
         shutil.rmtree(project / "src" / "app")
         until(lambda: inside("/www/src/app/code") == "", "the removed file is gone")
+        (project / "conf" / "c").write_text("configured\n")
+        typist.expect('service "web" restarted')
+        assert inside("/conf/c") == "configured\n", "what was synced is there after the restart"
+        assert inside("/conf/first") == "from the start\n"
+        (project / "run" / "now").write_text("ran\n")
+        until(lambda: inside("/ran") == "ran\n", "the command ran after the sync")
+        (project / "marker").write_text("")
+        until(lambda: typist.text_after_reading().count('service "web" restarted') == 2, "it is restarted")
         (project / "page").write_text("changed\n")
         typist.expect('service "web" successfully built and recreated')
         assert inside("/www/page") == "changed\n"
