@@ -7,7 +7,7 @@ SOURCES := pyswarm compose manager node_agent tests proto benchmarks
 # Without compiled files every worker of the tests spends four seconds on rewriting assertions.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-down test test-unsettled test-fast check static format lint types contracts proto proto-check bench bench-scale bench-recovery sim chaos clean deps deps-dev
+.PHONY: help demo demo-down test test-unsettled test-fast check static format lint types contracts proto proto-check bench bench-scale bench-recovery bench-lab sim chaos clean deps deps-dev
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -78,6 +78,9 @@ bench-scale: deps-dev .venv/installed-dev ## A thousand simulated nodes: decisio
 
 bench-recovery: deps-dev .venv/installed-dev ## Deploys, scaling, deaths of every kind, timed; ARGS=--peer beside a real Docker Swarm (as root)
 	$(BIN)/python benchmarks/recovery.py $(ARGS)
+
+bench-lab: deps-dev .venv/installed-dev ## Fifty light nodes and three managers in a lab, a stack of 500 tasks: what it costs (as root)
+	$(BIN)/python benchmarks/lab50.py $(ARGS)
 
 clean: ## Remove what builds and tests leave in the checkout
 	rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

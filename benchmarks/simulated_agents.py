@@ -46,7 +46,7 @@ from pyswarm.api import (
 )
 from pyswarm.errors import PyswarmError, Unavailable
 from pyswarm.objects import NodeDescription, TaskState
-from pyswarm.rpc import TLS, Stub, channel
+from pyswarm.rpc import OPTIONS, TLS, Stub, channel
 from pyswarm.specs import Platform, Resources
 from pyswarm.v1 import api_pb2, objects_pb2
 
@@ -92,11 +92,12 @@ class Agent:
 
     # ---------------------------------------------------------------------------------------- coming
 
-    async def join(self, ca: bytes, entry: Stub, api: str, token: str) -> None:
+    async def join(self, ca: bytes, entry: str, api: str, token: str) -> None:
         key = await asyncio.to_thread(pki.new_key)
         csr = pki.create_request(key).decode()
         request = IssueRequest(csr=csr, token=token, addr=self._address)
-        answer: IssueResponse = await entry.unary("CA.Issue", request, timeout=DEADLINE)
+        async with _own_connection(entry, ca) as connection:
+            answer: IssueResponse = await Stub(connection, DEADLINE).unary("CA.Issue", request)
         self._connection = channel(f"ipv4:{api}", tls=TLS(ca, answer.cert.encode(), key))
         self._report = self._connection.unary_unary(
             "/pyswarm.v1.Dispatcher/UpdateStatus",
@@ -264,6 +265,16 @@ def _encoded(request: AssignmentsRequest) -> bytes:
     return api_pb2.AssignmentsRequest(session_id=request.session_id).SerializeToString()
 
 
+def _own_connection(entry: str, ca: bytes) -> grpc.aio.Channel:
+    """To where machines join: each has its own, as machines do, though they are one process."""
+    options = (
+        *OPTIONS,
+        ("grpc.ssl_target_name_override", TLS(ca).name),
+        ("grpc.use_local_subchannel_pool", 1),
+    )
+    return grpc.aio.secure_channel(f"ipv4:{entry}", grpc.ssl_channel_credentials(ca), options=options)
+
+
 class Fleet:
     """All agents, and the commands to them."""
 
@@ -274,17 +285,15 @@ class Fleet:
         self._lost = 0
 
     async def join(self, count: int) -> dict[str, object]:
-        entry = channel(f"ipv4:{self._entry}", tls=TLS(self._ca))
-        stub, room = Stub(entry, DEADLINE), asyncio.Semaphore(AT_A_TIME)
+        room = asyncio.Semaphore(AT_A_TIME)
 
         async def come(agent: Agent) -> None:
             async with room:
-                await agent.join(self._ca, stub, self._api, self._token)
+                await agent.join(self._ca, self._entry, self._api, self._token)
 
         new = [Agent(number, self._tally) for number in range(len(self._agents), len(self._agents) + count)]
         self._agents += new
         await asyncio.gather(*map(come, new))
-        await entry.close(None)
         return {"agents": len(self._agents)}
 
     async def running(self, count: int, seconds: float) -> dict[str, object]:
