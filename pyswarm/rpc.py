@@ -200,31 +200,32 @@ def _check(method: Method, peer: Peer) -> None:
 def _unary(
     method: Method, call: Callable[..., Awaitable[Any]], identify: Identify
 ) -> grpc.RpcMethodHandler[Any, Any]:
+    decode = _decoder(method.request)
+
     async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             peer = identify(context)
             _check(method, peer)
-            return await call(request, peer)
+            return await call(decode(request), peer)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
             return await _abort(context, error, method)
 
-    return grpc.unary_unary_rpc_method_handler(
-        handle, request_deserializer=_decoder(method.request), response_serializer=wire.to_bytes
-    )
+    return grpc.unary_unary_rpc_method_handler(handle, _AS_BYTES, wire.to_bytes)
 
 
 def _stream(
     method: Method, call: Callable[..., AsyncIterator[Any]], identify: Identify
 ) -> grpc.RpcMethodHandler[Any, Any]:
+    decode = _decoder(method.request)
+
     async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
             peer = identify(context)
             _check(method, peer)
-            async with contextlib.aclosing(
-                cast("AsyncGenerator[Any, None]", call(request, peer))
-            ) as messages:
+            asked = request if method.client_stream else decode(request)
+            async with contextlib.aclosing(cast("AsyncGenerator[Any, None]", call(asked, peer))) as messages:
                 async for message in messages:
                     yield message
         except (asyncio.CancelledError, grpc.aio.AbortError):
@@ -232,12 +233,14 @@ def _stream(
         except Exception as error:
             await _abort(context, error, method)
 
-    make = (
-        grpc.stream_stream_rpc_method_handler
-        if method.client_stream
-        else grpc.unary_stream_rpc_method_handler
-    )
-    return make(handle, request_deserializer=_decoder(method.request), response_serializer=wire.to_bytes)
+    if method.client_stream:
+        return grpc.stream_stream_rpc_method_handler(handle, decode, wire.to_bytes)
+    return grpc.unary_stream_rpc_method_handler(handle, _AS_BYTES, wire.to_bytes)
+
+
+_AS_BYTES = None
+"""gRPC hands a request over as it came: nothing of it is read before the caller's role was checked, and what cannot be
+read is the caller's mistake, not a failure of ours in the log."""
 
 
 def _decoder(cls: type[T]) -> Callable[[bytes], T]:

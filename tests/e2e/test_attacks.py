@@ -32,6 +32,7 @@ from pyswarm.api import (
     HeartbeatRequest,
     IssueRequest,
     IssueResponse,
+    Method,
     SessionMessage,
     SessionRequest,
     UpdateStatusRequest,
@@ -435,11 +436,15 @@ def _worker(target: Cluster) -> ssl.SSLContext:
     return _contexts[target.name]
 
 
+ORDERS = ("RotateCA", "Leave")
+"""Methods whose empty message is a good one, and an order that the other tests would notice."""
+
+
 @FUZZ
-@given(data=st.binary(max_size=3000), index=st.integers(0, len(METHODS) - 1))
-def test_malformed_messages_to_every_method(target: Cluster, data: bytes, index: int) -> None:
+@given(data=st.binary(max_size=3000), method=st.sampled_from([m for m in METHODS if m.name not in ORDERS]))
+def test_malformed_messages_to_every_method(target: Cluster, data: bytes, method: Method) -> None:
     """As the roles that get furthest: the manager itself and root on its machine."""
-    config, path = target.config, METHODS[index].path
+    config, path = target.config, method.path
     own = TLS(config.cert("ca.pem"), config.cert("node.pem"), config.cert("node.key"))
     for tls, to in (
         (own, config.ports.api),

@@ -266,6 +266,31 @@ async def test_a_manager_that_is_not_there_is_unavailable(rig: Rig) -> None:
     await opened.close(None)
 
 
+async def test_a_malformed_request_is_the_callers_mistake(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Told as such, not logged, and not even read where the caller may not ask at all."""
+    codes: list[grpc.StatusCode] = []
+    for certificate, name in (
+        ("admin", "Control.Get"),
+        ("admin", "Control.Events"),
+        ("worker", "Control.Get"),
+    ):
+        _, opened = rig.stub(certificate)
+        call: Any = opened.stream_stream(METHODS_BY_NAME[name].path, None, None)
+
+        async def garbage() -> AsyncIterator[bytes]:
+            yield b"\xff\xff\xff"
+
+        stream = call(garbage())
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await anext(aiter(stream))
+        codes.append(refused.value.code())
+        await opened.close(None)
+    wrong, denied = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
+    assert codes == [wrong, wrong, denied]
+    assert rig.recorder.calls == []
+    assert [r for r in caplog.records if r.exc_info] == []
+
+
 async def test_a_server_of_another_root_is_untrusted(rig: Rig) -> None:
     opened = channel(f"ipv4:127.0.0.1:{rig.join}", tls=TLS(FOREIGN.cert))
     with pytest.raises(Untrusted):
