@@ -18,7 +18,9 @@ from manager.orchestrator.tasks import (
     PAUSED_UPDATE,
     holds_resources,
     is_global,
+    is_job,
     live,
+    same_work,
     wanted,
 )
 from manager.scheduler.constraints import node_matches
@@ -44,7 +46,7 @@ class ConstraintEnforcer:
             return (("node", obj.id),)
         if isinstance(before, Volume) and isinstance(after, Volume):
             return [("node", id) for id in _left(view, before, after)]
-        if isinstance(before, Task) and before.rollout == "moving" and live(before) and not _live(after):
+        if isinstance(before, Task) and live(before) and not _live(after):
             return [("node", t.node_id) for t in view.tasks_of_slot(before) if _on_drained_node(view, t)]
         if isinstance(after, Task) and _newly_there(before, after):
             node = view.get(Node, after.node_id)
@@ -188,11 +190,12 @@ def _meets_constraints(view: View, node: Node, task: Task, now: float) -> bool:
     placement = service.spec.task.placement if service is not None else task.spec.placement
     if node_matches(placement.constraints, node):
         return True
-    # The update to the service's new constraints is going to move it; its own must hold until then.
+    # The update to the service's new constraints is going to move it; its own must hold until then. A job's run
+    # ends under those that it began with.
     return (
         service is not None
         and task.spec_version != service.spec_version
-        and _rolled_out_in_turn(service, now)
+        and (is_job(service) or _rolled_out_in_turn(service, now) or _followed(view, service, task))
         and node_matches(task.spec.placement.constraints, node)
     )
 
@@ -203,3 +206,13 @@ def _rolled_out_in_turn(service: Service, now: float) -> bool:
     if service.update_status is None:
         return service.meta.updated_at >= now
     return service.update_status.state in (*ACTIVE_UPDATE, *PAUSED_UPDATE)
+
+
+def _followed(view: View, service: Service, task: Task) -> bool:
+    """Whether the slot has a task of the service's present spec: this one stays until that runs, or because it
+    failed."""
+    placement = service.spec.task.placement
+    return any(
+        other.spec.placement == placement and same_work(other, service.spec)
+        for other in view.tasks_of_slot(task)
+    )

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from manager.orchestrator.slots import Scene, Slot, create, group, release
-from manager.orchestrator.tasks import age_order, live, running
+from manager.orchestrator.tasks import SELF_ENDED, age_order, live, running
 from manager.state import Key, Plan, View, slot_key
-from pyswarm.objects import Node, Service, Task
+from pyswarm.objects import Node, Service, Task, TaskState
 from pyswarm.specs import update_config
 
 PATIENCE = 60.0
@@ -34,7 +34,7 @@ def moved_first(plan: Plan, view: View, key: Key, node: Node, tasks: Iterable[Ta
         if _may_stay(slot, task, node, now):
             staying.add(task.id)
             if not _heirs(slot, task, node):
-                _make_heir(plan, view, service, slot, now)
+                _make_heir(plan, view, service, _as_drained(slot, node), now)
     if staying:
         plan.wake_at(key, now + LOOK)
     return staying
@@ -58,7 +58,7 @@ def _may_stay(slot: Slot, task: Task, node: Node, now: float) -> bool:
     heirs = _heirs(slot, task, node)
     if heirs:
         return any(_on_its_way(heir, now) for heir in heirs)
-    failed = (t for t in slot.tasks if t.rollout == "moving" and not live(t))
+    failed = (t for t in slot.tasks if t.rollout == "moving" and t.status.state in SELF_ENDED)
     return all(t.meta.created_at + PATIENCE <= now for t in failed)
 
 
@@ -66,6 +66,17 @@ def _on_its_way(heir: Task, now: float) -> bool:
     """Not running yet, but to be expected; who has no node and an error has found none."""
     lost = not heir.node_id and heir.status.err
     return not running(heir) and not lost and now < heir.meta.created_at + PATIENCE
+
+
+def _as_drained(slot: Slot, node: Node) -> Slot:
+    """The slot when what does not run yet on the node has been told to stop: an heir starts after that, too."""
+    tasks = [
+        replace(t, desired_state=TaskState.SHUTDOWN)
+        if live(t) and t.node_id == node.id and not running(t)
+        else t
+        for t in slot.tasks
+    ]
+    return replace(slot, tasks=tasks)
 
 
 def _make_heir(plan: Plan, view: View, service: Service, slot: Slot, now: float) -> None:

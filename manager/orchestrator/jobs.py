@@ -15,7 +15,7 @@ from dataclasses import replace
 from manager.orchestrator.global_ import keeps_tasks, node_slot
 from manager.orchestrator.jobs_state import busy, due, iteration_of, takes_new_tasks
 from manager.orchestrator.restart import should_restart
-from manager.orchestrator.slots import Scene, Slot, completed, create, group, release, settle
+from manager.orchestrator.slots import Scene, Slot, completed, create, end, group, release, settle
 from manager.orchestrator.tasks import is_global
 from manager.state import slot_key
 from pyswarm.objects import JobStatus, Node, Task, TaskState
@@ -31,10 +31,19 @@ def reconcile(scene: Scene) -> None:
         for slot in group(iterations[iteration]).values():
             scene.remove(slot)
     for iteration in sorted(iterations):
-        if iteration != current and busy(iterations[iteration]):
+        if iteration == current:
+            continue
+        if busy(iterations[iteration]):
             _go_on(scene, iterations[iteration], iteration, new=False)
+            continue
+        for slot in group(_kept(scene, iterations[iteration])).values():
+            end(scene, slot)  # the last of a former run has ended: nothing follows it any more
     if due(scene.service):
         _go_on(scene, iterations.get(current, []), current, new=True)
+
+
+def _kept(scene: Scene, tasks: Sequence[Task]) -> list[Task]:
+    return [task for task in tasks if scene.puts.get(task.id, task).desired_state != TaskState.REMOVE]
 
 
 def by_iteration(tasks: Sequence[Task]) -> dict[int, list[Task]]:
@@ -78,7 +87,7 @@ def old_iterations_to_remove(
 
 
 def _go_on(scene: Scene, tasks: Sequence[Task], iteration: int, new: bool) -> None:
-    slots = group(task for task in tasks if scene.puts.get(task.id, task).desired_state != TaskState.REMOVE)
+    slots = group(_kept(scene, tasks))
     if is_global(scene.service):
         _global(scene, slots, new)
     else:

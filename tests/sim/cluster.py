@@ -243,7 +243,7 @@ class SimCluster:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        spec = ClusterSpec(heartbeat_period=5.0, task_history_limit=2)
+        spec = ClusterSpec(heartbeat_period=10.0, task_history_limit=2)
         await self.managers[0].store.commit([Put(Cluster(id="cluster", spec=spec))])
         self._running = [loop.create_task(manager.run()) for manager in self.managers]
         for _ in range(self._first_nodes):
