@@ -152,7 +152,9 @@ def _authority(
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(
-            x509.SubjectKeyIdentifier(key_id) if key_id else x509.SubjectKeyIdentifier.from_public_key(public),
+            x509.SubjectKeyIdentifier(key_id)
+            if key_id
+            else x509.SubjectKeyIdentifier.from_public_key(public),
             critical=False,
         )
     )
