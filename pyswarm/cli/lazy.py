@@ -15,13 +15,16 @@ from pyswarm.errors import Invalid
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+_SECTION = "Commands"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A command that is not imported yet: `module:attribute`, its line in `--help`, its section."""
 
     target: str
     help: str
-    section: str = "Commands"
+    section: str = _SECTION
 
 
 ALIASES: Mapping[str, str] = {"list": "ls", "remove": "rm"}
@@ -109,11 +112,13 @@ class LazyGroup(click.Group):
         sections: dict[str, list[tuple[str, str]]] = {}
         for name, entry in self.entries.items():
             sections.setdefault(entry.section, []).append((name, entry.help))
+        for name, command in self.commands.items():
+            if not command.hidden:
+                help = command.get_short_help_str(limit=90).rstrip(".")
+                sections.setdefault(_SECTION, []).append((name, help))
         for section, rows in sections.items():
             with formatter.section(section):
-                formatter.write_dl(rows)
-        if super().list_commands(ctx):
-            super().format_commands(ctx, formatter)
+                formatter.write_dl(sorted(rows) if section == _SECTION else rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem

@@ -169,4 +169,8 @@ async def demote(app: App, client: Client, nodes: tuple[str, ...]) -> None:
 async def remove(app: App, client: Client, nodes: tuple[str, ...], force: bool) -> None:
     """Remove one or more nodes from the cluster."""
     del app
-    await inspection.remove_all(client, "node", nodes, force=force)
+
+    async def one(ref: str) -> None:
+        await client.remove("node", (await client.get(Node, ref)).id, force=force)
+
+    await inspection.remove_each(nodes, one)

@@ -89,6 +89,12 @@ def test_every_command_has_help() -> None:
         assert run([*path, "--help"]) == 0, path
 
 
+def test_help_lists_each_command_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["service", "--help"]) == 0
+    rows = [line.split()[0] for line in capsys.readouterr().out.partition("Commands:\n")[2].splitlines()]
+    assert rows == ["create", "inspect", "logs", "ls", "ps", "rm", "rollback", "scale", "update"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
