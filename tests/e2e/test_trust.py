@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.root]
 def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCluster]:
     """m1, m2, m3 manage, w1 works; w2 has not joined."""
     assert os.geteuid() == 0, "the end-to-end tests need root"
-    cluster = LabCluster("pst", 3, 2, "198.18.91.0/24")
+    cluster = LabCluster("psv", 3, 2, "198.18.90.0/24")
     try:
         cluster.init()
         for machine in cluster.lab.machines[1:4]:
