@@ -19,6 +19,7 @@ from pyswarm.cli.app import (
     inspect_format_option,
     quiet_option,
     task_options,
+    warn,
 )
 from pyswarm.cli.completion import complete
 from pyswarm.cli.lazy import Entry, LazyGroup
@@ -82,7 +83,18 @@ async def create(app: App, client: Client, image: str, **options: Any) -> None:
         spec = with_auth(spec)
     made = cast("Service", await client.create(spec, resolve_image=_resolve(options)))
     click.echo(made.id)
+    _warn_unpinned(made, options)
     await converge(app, client, [made.id], options)
+
+
+def _warn_unpinned(made: Service, options: Mapping[str, Any]) -> None:
+    """docker's words for an image that is known by its tag alone."""
+    image = made.spec.task.container.image
+    if "@" not in image and not options["no_resolve_image"]:
+        warn(
+            f"image {image} could not be accessed on a registry to record\nits digest. Each node will access "
+            f"{image} independently,\npossibly leading to different nodes running different\nversions of the image.\n"
+        )
 
 
 def _resolve(options: Mapping[str, Any]) -> str:
@@ -227,6 +239,8 @@ async def update(app: App, client: Client, name: str, **options: Any) -> None:
             await client.update(found, spec, force=bool(options["force"]), resolve_image=_resolve(options)),
         )
     click.echo(name)
+    if options["image"] and not back:
+        _warn_unpinned(changed, options)
     await converge(app, client, [changed.id], options, back)
 
 

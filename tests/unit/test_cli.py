@@ -403,6 +403,14 @@ def test_exec(swarm: CliManager) -> None:
     assert "not a TTY" in swarm("exec", "-it", "web", "sh", code=1).stderr
 
 
+def test_an_image_that_is_not_pinned_is_told(swarm: CliManager) -> None:
+    words = "image nginx:latest could not be accessed on a registry to record\nits digest."
+    assert words in swarm("service", "create", "-d", "--name", "web", "nginx").stderr
+    assert "digest" not in swarm("service", "create", "-d", "--no-resolve-image", "nginx").stderr
+    assert "digest" not in swarm("service", "update", "-d", "--env-add", "A=1", "web").stderr
+    assert "image nginx:2 could" in swarm("service", "update", "-d", "--image", "nginx:2", "web").stderr
+
+
 def test_kill_and_stats(swarm: CliManager) -> None:
     swarm("service", "create", "-d", "--name", "web", "nginx")
     task: Task = swarm.wait_for(lambda view: next((t for t in view.tasks() if t.node_id), None))
