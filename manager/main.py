@@ -73,6 +73,9 @@ ANY_ADDRESS = "0.0.0.0"
 STORE_RETRY = 0.5
 """Seconds between two attempts to read a store that does not answer."""
 ASK_TIMEOUT = 10.0
+LEASE = 3.0
+"""Seconds that the lead outlasts silence, at least: for a manager that is held up on a busy machine. One that is gone
+loses it sooner (`manager.vigil`)."""
 JOIN_RETRY = 1.0
 """Seconds between the attempts of a manager that the others refuse."""
 
@@ -245,7 +248,7 @@ class Manager:
     async def _lead_for_ever(self) -> None:
         while True:
             await self._know_schema()
-            async with self._store.campaign(self._address, until_gone=until_gone) as leadership:
+            async with self._store.campaign(self._address, LEASE, until_gone) as leadership:
                 self._resigned = await lead(self._parts(), leadership)
 
     async def _know_schema(self) -> None:

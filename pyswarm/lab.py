@@ -155,9 +155,13 @@ class Machine:
         self.end_processes()
 
     def end_processes(self) -> None:
-        """kill -9 until none is left: they start each other again."""
+        """kill -9 until none is left: they start each other again. None twice, since one that has just started
+        another one and ended may be all that a look saw."""
         deadline = time.monotonic() + DIE_TIMEOUT
-        while pids := self.processes():
+        quiet = 0
+        while quiet < 2:
+            pids = self.processes()
+            quiet = 0 if pids else quiet + 1
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -110,7 +110,9 @@ async def _why_not(config: NodeConfig) -> str:
 
 
 def _resigned(config: NodeConfig, untold: list[str]) -> NodeConfig:
-    """Have this manager demoted, and wait until it is a worker, where the others can do without it."""
+    """Have this manager demoted, and wait until it is a worker, where there are others who can do without it."""
+    if all(address == config.api_address for address in config.managers):
+        return config
     try:
         if not asyncio.run(_demote_self(config)):
             return config
