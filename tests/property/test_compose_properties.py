@@ -284,7 +284,7 @@ def _services(project: Project) -> object:
     try:
         return convert_stack(project, "s").services
     except ComposeErrors as error:  # two services may publish one port
-        return [(problem.path, problem.message) for problem in error.problems]
+        return sorted((problem.path, problem.message) for problem in error.problems)
 
 
 def _tree(document: dict[str, Any]) -> Node:

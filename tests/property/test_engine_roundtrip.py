@@ -253,6 +253,16 @@ service = st.builds(
 )
 
 
+def _as_managers_take_it(spec: ServiceSpec) -> ServiceSpec:
+    """A job restarts on failure or not at all."""
+    if not spec.mode.kind.endswith("-job") or spec.task.restart.condition != "any":
+        return spec
+    return replace(spec, task=replace(spec.task, restart=replace(spec.task.restart, condition="on-failure")))
+
+
+service = service.map(_as_managers_take_it)
+
+
 def wire(value: object) -> Any:
     """What a client receives and sends."""
     return json.loads(json.dumps(value))
