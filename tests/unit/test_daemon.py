@@ -126,6 +126,40 @@ def test_a_joining_machine_chooses_where_a_manager_listens_as_the_first_one_does
         daemon.listening(2380, "", Ports())
 
 
+def test_a_manager_that_cannot_ask_the_others_leaves_by_force_alone(tmp_path: Path) -> None:
+    config = NodeConfig(
+        node_id="n1", cluster_id="c1", role="manager", state_dir=str(tmp_path), run_dir=str(tmp_path / "run")
+    )
+    nodeconfig.save(config)
+    with pytest.raises(Conflict, match="use `--force` to leave all the same"):
+        leaving.leave(tmp_path, tmp_path / "run", force=False)
+    assert nodeconfig.load(tmp_path) == config
+
+
+def test_the_last_manager_waits_for_nobody_when_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that cannot reach the others says what they are to be told."""
+    for name in ("stop", "take_down"):
+        monkeypatch.setattr(leaving, name, nothing)
+    monkeypatch.setattr(leaving, "TELL_TIMEOUT", 0.2)
+    untold: dict[tuple[str, ...], int] = {}
+    for managers in ((), ("127.0.0.1:2378",), ("127.0.0.1:2378", "127.0.0.1:9")):
+        config = NodeConfig(
+            node_id="n1",
+            cluster_id="c1",
+            role="manager",
+            state_dir=str(tmp_path),
+            run_dir=str(tmp_path / "run"),
+            managers=managers,
+        )
+        tmp_path.mkdir(exist_ok=True)
+        nodeconfig.save(config)
+        untold[managers] = len(leaving.leave(tmp_path, tmp_path / "run", force=True))
+        assert not (tmp_path / "node.json").exists()
+    assert list(untold.values()) == [0, 0, 1]
+
+
 def test_a_setting_is_changed_and_no_other_that_was_changed_meanwhile(tmp_path: Path) -> None:
     config = NodeConfig(node_id="n1", cluster_id="c1", state_dir=str(tmp_path))
     nodeconfig.save(config)
