@@ -34,6 +34,7 @@ from pyswarm.client import Client
 from pyswarm.objects import Node, Service
 from pyswarm.specs import (
     ContainerSpec,
+    IpamPool,
     NetworkAttachmentSpec,
     NetworkSpec,
     ResourceRequirements,
@@ -150,7 +151,8 @@ class Bench:
     async def wave(self, number: int, tasks: int, total: int) -> Wave:
         spec = service(f"s{number:03d}", tasks)
         if self._networks:
-            await self._client.create(NetworkSpec(name=f"n{number:03d}"))
+            subnet = f"10.{64 + number // 16}.{number % 16 * 16}.0/20"
+            await self._client.create(NetworkSpec(name=f"n{number:03d}", ipam=(IpamPool(subnet=subnet),)))
             attachment = NetworkAttachmentSpec(target=f"n{number:03d}")
             container = replace(spec.task.container, network_mode="")
             spec = replace(spec, task=replace(spec.task, container=container, networks=(attachment,)))
