@@ -8,9 +8,12 @@ files is pure, and all of them report into one `Report`, so that a person sees e
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import re
+import select
+import stat
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +43,8 @@ OVERRIDE_FILES = (
     "docker-compose.override.yaml",
 )
 MAX_ENV_BYTES = 512 * 1024
+PIPE_PATIENCE = 0.5
+"""Seconds that a pipe in the place of a file may be silent."""
 MAX_FILES = 200
 """Files that one project may read, included and extended ones together."""
 
@@ -113,11 +118,32 @@ def read_env_file(path: str, asked_at: Position | None) -> Source:
     return decode(read_bytes(path, asked_at, MAX_ENV_BYTES), _shown(path), str(Path(path).parent))
 
 
+def _read_most(path: str, most: int) -> bytes:
+    """A file's first bytes. Pipes are read as far as somebody writes: one that is silent for a while is an OSError,
+    so that a FIFO in the place of a file holds nobody up."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with open(descriptor, "rb", buffering=0) as file:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return file.read(most)
+        pieces: list[bytes] = []
+        left = most
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN | select.POLLHUP)
+        while left > 0:
+            if not poll.poll(PIPE_PATIENCE * 1000):
+                raise OSError(errno.ETIMEDOUT, "nobody writes into this pipe")
+            piece = os.read(descriptor, min(left, 1 << 20))
+            if not piece:
+                break
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+
+
 def read_bytes(path: str, asked_at: Position | None, limit: int = MAX_BYTES) -> bytes:
     """A file's bytes, at most `limit`. Raises ComposeErrors."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
+        data = _read_most(path, limit + 1)
     except OSError as error:
         message = f"cannot read {path}: {(error.strerror or str(error)).lower()}"
         position = asked_at if asked_at is not None else Position(Source(path))

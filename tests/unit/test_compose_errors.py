@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Mapping
@@ -374,3 +375,22 @@ def test_variables_can_stay_in_place(tmp_path: Path) -> None:
 def test_names_of_one_letter_are_no_volumes(tmp_path: Path) -> None:
     project = _load(tmp_path, {"compose.yml": "services: {a: {image: x, volumes: ['v:/data']}}"})
     assert "taken for a Windows drive" in project.warnings[0].message
+
+
+def test_a_pipe_that_nobody_writes_into_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    problems = _problems(
+        tmp_path, {"compose.yml": "include: [pipe]\nservices: {a: {image: x, env_file: [./pipe]}}\n"}
+    )
+    assert any("nobody writes into this pipe" in problem for problem in problems)
+
+
+def test_a_pipe_with_a_writer_is_read(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"services: {a: {image: piped}}\n")
+    os.close(writer)
+    try:
+        project = load_project([f"/dev/fd/{reader}"], project_name="p", environ={})
+    finally:
+        os.close(reader)
+    assert project.services["a"].image == "piped"
