@@ -69,7 +69,7 @@ async def test_growing_to_three_and_shrinking_to_one(group: Group) -> None:
     survivors = group.membership(*rest)
     await survivors.remove(leader.config.name)
     assert leader.supervision is not None
-    with pytest.raises(MemberRemoved, match="removed from the cluster"):
+    with pytest.raises(MemberRemoved, match="taken this one out of their group"):
         await within(leader.supervision)
     await survivors.remove(leader.config.name)
     last = rest[1]
@@ -118,10 +118,10 @@ async def test_campaign_moves_when_a_manager_dies_with_its_etcd(group: Group) ->
     os.kill(leader.process.pid, signal.SIGSTOP)
     start = time.monotonic()
     try:
-        assert await within(waiting, 6.0) == "there"
+        assert await within(waiting, 30.0) == "there"
         taken = time.monotonic() - start
         assert taken < 20.0, f"{taken:.2f} s until the next leader"
-        await within(leading, 5.0)
+        await within(leading, 30.0)
     finally:
         os.kill(leader.process.pid, signal.SIGCONT)
 
