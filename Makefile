@@ -7,7 +7,7 @@ SOURCES := pyswarm compose manager node_agent tests proto benchmarks
 # Without compiled files every worker of the tests spends four seconds on rewriting assertions.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-down test test-unsettled test-fast check static format lint types contracts proto proto-check bench bench-scale bench-recovery bench-lab sim chaos clean deps deps-dev
+.PHONY: help demo demo-down test test-fast check static format lint types contracts proto proto-check bench bench-scale bench-recovery bench-lab sim chaos clean deps deps-dev
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,10 +40,7 @@ FAST := not root and not e2e and not sim and not differential
 
 test: deps-dev .venv/installed-dev ## All tests, those with real containers too (as root)
 	$(BIN)/python -m pytest -q -n auto -m "$(FAST)" $(ARGS)
-	$(BIN)/python -m pytest -m "not ($(FAST)) and not unsettled" $(ARGS)
-
-test-unsettled: deps-dev .venv/installed-dev ## Tests of what README says is not settled: changing who is a manager
-	$(BIN)/python -m pytest -m unsettled $(ARGS)
+	$(BIN)/python -m pytest -m "not ($(FAST))" $(ARGS)
 
 test-fast: .venv/installed-dev ## The tests that need no root, in under 20 seconds
 	$(BIN)/python -m pytest -q -n auto -m "$(FAST)" $(ARGS)

@@ -26,7 +26,7 @@ from tests.e2e.cluster import SLEEPER, busybox_context, until
 from tests.e2e.lab_cluster import LabCluster
 from tests.e2e.machine import Machine as Traces
 
-pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.unsettled]
+pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
 T = TypeVar("T")
 NEXT_WRITE = 10.0
