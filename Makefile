@@ -40,7 +40,8 @@ FAST := not root and not e2e and not sim and not differential
 
 test: deps-dev .venv/installed-dev ## All tests, those with real containers too (as root)
 	$(BIN)/python -m pytest -q -n auto -m "$(FAST)" $(ARGS)
-	$(BIN)/python -m pytest -m "not ($(FAST))" $(ARGS)
+	$(BIN)/python -m pytest -q -n auto -m "differential and not root and not e2e" $(ARGS)
+	$(BIN)/python -m pytest -m "root or e2e or sim" $(ARGS)
 
 test-fast: .venv/installed-dev ## The tests that need no root, in under 20 seconds
 	$(BIN)/python -m pytest -q -n auto -m "$(FAST)" $(ARGS)

@@ -5,7 +5,7 @@ set -eu
 packages=(etcd-server runc conmon buildah nftables libnftables1 iproute2 catatonit
     golang-github-containers-common python3 python3-venv mount ca-certificates)
 examples=(debootstrap curl)
-dev=(busybox-static docker-registry e2fsprogs faketime git make systemd)
+dev=(busybox-static debian-archive-keyring docker-registry e2fsprogs faketime git make systemd)
 case "${1:-}" in
     --dev) packages+=("${examples[@]}" "${dev[@]}") ;;
     --demo) packages+=("${examples[@]}") ;;

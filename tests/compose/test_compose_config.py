@@ -121,8 +121,14 @@ def test_environment(oracle: str, capfd: pytest.CaptureFixture[str], tmp_path: P
     (tmp_path / ".env").write_text("ONE=1\nTWO=${ONE}2\n")
     (tmp_path / "compose.yml").write_text("services: {a: {image: 'a:${TWO}'}}\n")
     arguments = ["-p", "x", "-f", str(tmp_path / "compose.yml")]
+    # A program that pytest starts without a terminal may be told of one that is not there.
+    environment = {key: text for key, text in os.environ.items() if key not in ("COLUMNS", "LINES")}
     done = subprocess.run(
-        [oracle, *arguments, "config", "--environment"], capture_output=True, text=True, check=True
+        [oracle, *arguments, "config", "--environment"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
     )
     assert run(["compose", *arguments, "config", "--environment"]) == 0
     mine = set(capfd.readouterr().out.splitlines())
