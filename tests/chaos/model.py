@@ -29,8 +29,9 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Write over what was read. Answered `done`, `gone`, or `refused`: it was changed since, be it by the cluster
-    itself (how an update goes on is written into the service), so a refusal says nothing about the value."""
+    """Write over what was read. Answered `done`; `gone`: that very object is, though there may be another of its
+    name; or `refused`: it was changed since, be it by the cluster itself (how an update goes on is written into the
+    service), so a refusal says nothing about the value."""
 
     read: Value
     value: Value
@@ -71,7 +72,9 @@ def step(state: Value, operation: Operation) -> Value | None:
             return value
         case Change(), "refused" if state:
             return state
-        case Change() | Remove(), "gone" if not state:
+        case Change(read), "gone" if state != read:
+            return state
+        case Remove(), "gone" if not state:
             return state
         case Remove(), "done" if state:
             return ""
@@ -97,7 +100,7 @@ def effect(state: Value, operation: Operation) -> Value:
 def lingering_step(state: Value, operation: Operation) -> Value | None:
     """The same for an object that lingers after its removal."""
     match operation.action, operation.answer:
-        case (Create() | Change(), "gone") | (Change(), "refused") | (Remove(), "done") if not state:
+        case (Create(), "gone") | (Change(), "refused") | (Remove(), "done") if not state:
             return state
         case _:
             return step(state, operation)

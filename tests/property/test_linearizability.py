@@ -165,3 +165,14 @@ def test_a_verdict_tells_what_went_wrong() -> None:
     assert "create a -> done" in told
     assert "then the state is a, and none of these can come next" in told
     assert "read -> None" in told
+
+
+def test_what_was_read_may_be_gone_and_another_of_its_name_there() -> None:
+    history = [
+        Operation("w", Create("a"), "done", 0.0, 1.0),
+        Operation("w", Remove(), "done", 1.0, 2.0),
+        Operation("w", Create("b"), "done", 2.0, 3.0),
+        Operation("late", Change("a", "c"), "gone", 4.0, 5.0),
+    ]
+    assert check(history, OBJECT).linearizable
+    assert not check([*history[:1], history[-1]], OBJECT).linearizable, "nobody removed it"
