@@ -233,7 +233,9 @@ def test_what_nodes_say_of_themselves_is_not_handed_on() -> None:
     assert {name for name in METHOD if name.startswith("Control.")} <= handed
 
 
-async def test_a_read_that_a_deposed_leader_refuses_is_asked_of_the_next(elsewhere: tuple[str, Handler]) -> None:
+async def test_a_read_that_a_deposed_leader_refuses_is_asked_of_the_next(
+    elsewhere: tuple[str, Handler],
+) -> None:
     """A manager that was held up past its lease finds out when it is asked: nothing stale is answered."""
 
     class Former(Handler):
