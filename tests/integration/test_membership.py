@@ -176,7 +176,7 @@ async def test_join_that_never_starts_can_be_repeated_or_removed(group: Group) -
     assert await membership.add("m2", "https://127.0.0.12:1") == plan
     with pytest.raises(Unavailable, match="another manager that is joining"):
         await membership.add("m3", "https://127.0.0.13:1", timeout=0.5)
-    with pytest.raises(Unavailable, match="waiting until|cannot change"):
+    with pytest.raises(Unavailable, match=r"waiting until|cannot change"):
         await membership.promote(plan.member_id, timeout=0.5)
     await group.store(first).commit([Put(task("t1"))])  # the learner does not count
     await membership.remove(plan.member_id)
