@@ -36,15 +36,17 @@ demo: deps .venv/installed ## Start a one-node cluster, deploy the shop, send it
 demo-down: ## Take the demo's cluster down and leave nothing behind
 	@scripts/demo.sh down
 
+# Half as many again as there are cores: some tests wait.
+WORKERS := $(shell echo $$(( $$(nproc) * 3 / 2 )))
 FAST := not root and not e2e and not sim and not differential
 
 test: deps-dev .venv/installed-dev ## All tests, those with real containers too (as root)
-	$(BIN)/python -m pytest -q -n auto -m "$(FAST)" $(ARGS)
-	$(BIN)/python -m pytest -q -n auto -m "differential and not root and not e2e" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "$(FAST)" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "differential and not root and not e2e" $(ARGS)
 	$(BIN)/python -m pytest -m "root or e2e or sim" $(ARGS)
 
 test-fast: .venv/installed-dev ## The tests that need no root, in under 20 seconds
-	$(BIN)/python -m pytest -q -n auto -m "$(FAST)" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "$(FAST)" $(ARGS)
 
 check: static test-fast ## Format, lint, types, import contracts, protos up to date, fast tests
 

@@ -268,7 +268,7 @@ def wire(value: object) -> Any:
     return json.loads(json.dumps(value))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(service)
 def test_service_spec(spec: ServiceSpec) -> None:
     assert engine.service_spec(wire(engine.service_spec_json(spec))) == spec

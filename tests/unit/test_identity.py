@@ -19,6 +19,7 @@ from manager.store import Put
 from manager.store.memory import MemoryStore
 from manager.switch import Switch
 from manager.trust import trust_of
+from node_agent import identity as module
 from node_agent.identity import Identity, wanted_role
 from pyswarm import pki
 from pyswarm.api import IssueResponse, RenewRequest, RotateCARequest
@@ -74,6 +75,11 @@ class Ca:
             write_private(config.certs / f"{name}.pem", data)
         write_private(config.certs / "node.key", pair.key)
         return config
+
+
+@pytest.fixture(autouse=True)
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.02)
 
 
 @pytest.fixture
