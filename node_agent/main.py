@@ -73,7 +73,9 @@ class Agent:
         for directory in (self._paths.state, self._paths.run):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._outbox = Outbox()
-        self._runtime = Conmon(self._paths, runtime=config.runtime, clock=self._clock)
+        self._runtime = Conmon(
+            self._paths, runtime=config.runtime, driver=config.cgroup_driver, clock=self._clock
+        )
         self._description = describe(config, self._runtime.cgroup)
         node = Node(
             id=config.node_id,

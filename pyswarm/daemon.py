@@ -31,7 +31,7 @@ from pyswarm.daemons import (
     wait_for,
 )
 from pyswarm.errors import Conflict, Fatal, Invalid, Locked, PyswarmError, Unavailable
-from pyswarm.nodeconfig import NodeConfig, Ports
+from pyswarm.nodeconfig import CgroupDriver, NodeConfig, Ports
 from pyswarm.specs import ClusterSpec, ExternalCA, NodeSpec
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class InitOptions:
     run_dir: Path = nodeconfig.RUN_DIR
     ports: Ports = field(default_factory=Ports)
     cgroup_parent: str = "/pyswarm"
+    cgroup_driver: CgroupDriver = "auto"
     link_prefix: str = "ps"
     insecure_registries: tuple[str, ...] = ()
     generic_resources: tuple[str, ...] = ()
@@ -287,6 +288,7 @@ def _config(options: InitOptions) -> NodeConfig:
         state_dir=str(options.state_dir),
         run_dir=str(options.run_dir),
         cgroup_parent=options.cgroup_parent,
+        cgroup_driver=options.cgroup_driver,
         link_prefix=options.link_prefix,
         insecure_registries=options.insecure_registries,
         generic_resources=options.generic_resources,

@@ -19,7 +19,7 @@ from pyswarm import daemon, daemons, disk, nodeconfig, pki, tmpfs
 from pyswarm.api import Empty, IssueRequest, IssueResponse, RootCAResponse
 from pyswarm.clock import RandomIds
 from pyswarm.errors import Conflict, Invalid, PermissionDenied, Unavailable, Untrusted
-from pyswarm.nodeconfig import NodeConfig, Ports, write_private
+from pyswarm.nodeconfig import CgroupDriver, NodeConfig, Ports, write_private
 from pyswarm.rpc import TLS, Stub, channel
 
 TIMEOUT = 20.0
@@ -46,6 +46,7 @@ class JoinOptions:
     state_dir: Path = nodeconfig.STATE_DIR
     run_dir: Path = nodeconfig.RUN_DIR
     cgroup_parent: str = "/pyswarm"
+    cgroup_driver: CgroupDriver = "auto"
     link_prefix: str = "ps"
     ports: Ports = field(default_factory=Ports)
     """Those that this node listens on as a manager."""
@@ -187,6 +188,7 @@ def _config(
         state_dir=str(options.state_dir),
         run_dir=str(options.run_dir),
         cgroup_parent=options.cgroup_parent,
+        cgroup_driver=options.cgroup_driver,
         link_prefix=options.link_prefix,
         insecure_registries=options.insecure_registries,
         generic_resources=options.generic_resources,

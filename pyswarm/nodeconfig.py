@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyswarm.errors import Fatal, Locked, NotFound
 
@@ -34,6 +34,9 @@ FORCE_NEW_CLUSTER = Path("manager/force-new-cluster")
 """Below the state directory: the manager's next start makes a Raft group of itself alone from its data."""
 SOCKET_GROUP = "pyswarm"
 """Members of this group may use the local socket."""
+
+
+CgroupDriver = Literal["auto", "cgroupfs", "systemd"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,9 @@ class NodeConfig:
     state_dir: str = str(STATE_DIR)
     run_dir: str = str(RUN_DIR)
     cgroup_parent: str = "/pyswarm"
+    cgroup_driver: CgroupDriver = "auto"
+    """Who makes the containers' cgroups: `cgroupfs` (the OCI runtime), `systemd` (scopes in a slice), or `auto`:
+    systemd where it is init and cgroups are of version 2."""
     link_prefix: str = "ps"
     """Start of the names of links and tables, so that several agents share a machine."""
     runtime: str = "runc"

@@ -10,9 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -252,6 +254,18 @@ def remove(layout: CgroupLayout, path: str) -> bool:
     for directory in layout.directories(path):
         gone = _remove_tree(directory) and gone
     return gone
+
+
+def stop_slice(layout: CgroupLayout, name: str) -> bool:
+    """Let systemd forget a slice, and its cgroups with it. False when a process is still in it. (Scopes that are
+    empty may be there still: systemd takes them away when it comes to it.)"""
+    path = _expand(name)
+    members = (Path(top).glob("**/cgroup.procs") for top in layout.directories(path))
+    if any(processes.read_text() for processes in chain.from_iterable(members)):
+        return False
+    stopped = subprocess.run(["systemctl", "stop", name], capture_output=True, check=False)
+    # Of version 1 systemd keeps some hierarchies only; the OCI runtime has made the slice in the others.
+    return remove(layout, path) and stopped.returncode == 0
 
 
 def _remove_tree(directory: str) -> bool:

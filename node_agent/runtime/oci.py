@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from node_agent import inotify
 from node_agent.ports import ExecEvent, ExecInput, ExecRequest, Exit, Launch, Paths
@@ -38,6 +38,7 @@ from node_agent.runtime.processes import open_process, read_pid, readable, start
 from node_agent.runtime.signals import signal_number
 from pyswarm.clock import Clock, SystemClock
 from pyswarm.errors import Fatal, Invalid, NotFound, Unavailable
+from pyswarm.nodeconfig import CgroupDriver
 from pyswarm.objects import ContainerStats
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Conmon:
         *,
         runtime: str = "runc",
         runtimes: Mapping[str, str] | None = None,
-        driver: Literal["auto", "cgroupfs", "systemd"] = "auto",
+        driver: CgroupDriver = "auto",
         parallel: int = 0,
         clock: Clock | None = None,
     ) -> None:
@@ -570,6 +571,8 @@ class Conmon:
         if self._making:
             return False
         parent = self._paths.cgroup_parent
+        if self._systemd:
+            return cgroups.stop_slice(self.layout, cgroups.slice_name(parent))
         return cgroups.remove(self.layout, f"/{parent.strip('/')}")
 
     # ------------------------------------------------------------------------------------ exec and probes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -19,6 +19,7 @@ from pyswarm.gotemplate import Struct
 if TYPE_CHECKING:
     from pyswarm.api import InfoResponse
     from pyswarm.client import Client
+    from pyswarm.nodeconfig import CgroupDriver
     from pyswarm.objects import Cluster, Node
 
 ETCD_SNAPSHOTS = "etcd keeps the log of Raft, and decides by itself when to take a snapshot"
@@ -26,6 +27,13 @@ JOIN_HINT = """To add a {role} to this swarm, run the following command:
 
     pyswarm join --token {token} {address}
 """
+
+CGROUP_DRIVER: Mapping[str, Any] = {
+    "type": click.Choice(("auto", "cgroupfs", "systemd")),
+    "default": "auto",
+    "show_default": True,
+    "help": "Who makes the cgroups of containers.",
+}
 
 
 def init_options(command: Any) -> Any:
@@ -79,6 +87,7 @@ def init_options(command: Any) -> Any:
         option(
             "--cgroup-parent", default="/pyswarm", show_default=True, help="Parent cgroup of all containers."
         ),
+        option("--cgroup-driver", **CGROUP_DRIVER),
         option("--link-prefix", default="ps", hidden=True),
         option("--insecure-registry", multiple=True, help="Registry to use without TLS (host[:port])."),
         option("--generic-resource", multiple=True, help="Resource of this node (kind=value)."),
@@ -129,6 +138,7 @@ def init(
     etcd_peer_port: int,
     join_port: int,
     cgroup_parent: str,
+    cgroup_driver: str,
     link_prefix: str,
     insecure_registry: tuple[str, ...],
     generic_resource: tuple[str, ...],
@@ -161,6 +171,7 @@ def init(
         run_dir=Path(run) if run else app.run_dir,
         ports=Ports(join=join_port, api=api_port, etcd_client=etcd_client_port, etcd_peer=etcd_peer_port),
         cgroup_parent=cgroup_parent,
+        cgroup_driver=cast("CgroupDriver", cgroup_driver),
         link_prefix=link_prefix,
         insecure_registries=insecure_registry,
         generic_resources=generic_resource,
@@ -200,6 +211,7 @@ def start() -> None:
 @click.option(
     "--cgroup-parent", default="/pyswarm", show_default=True, help="Parent cgroup of all containers."
 )
+@click.option("--cgroup-driver", **CGROUP_DRIVER)
 @click.option("--link-prefix", default="ps", hidden=True)
 @click.option("--insecure-registry", multiple=True, help="Registry to use without TLS (host[:port]).")
 @click.option("--generic-resource", multiple=True, help="Resource of this node (kind=value).")
@@ -212,6 +224,7 @@ def join(
     data_path_addr: str,
     listen_addr: str,
     cgroup_parent: str,
+    cgroup_driver: str,
     link_prefix: str,
     insecure_registry: tuple[str, ...],
     generic_resource: tuple[str, ...],
@@ -235,6 +248,7 @@ def join(
         state_dir=app.state_dir,
         run_dir=app.run_dir,
         cgroup_parent=cgroup_parent,
+        cgroup_driver=cast("CgroupDriver", cgroup_driver),
         link_prefix=link_prefix,
         ports=Ports(join=join_port, api=api_port, etcd_client=etcd_client_port, etcd_peer=etcd_peer_port),
         insecure_registries=insecure_registry,

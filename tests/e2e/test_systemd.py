@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 
@@ -24,13 +25,15 @@ services:
 """
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdMachine]:
+@pytest.fixture(scope="module", params=["auto", "systemd"])
+def machine(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[SystemdMachine]:
     directory = tmp_path_factory.mktemp("systemd")
     machine = SystemdMachine(directory / "machine")
     try:
         machine.boot()
-        machine.pyswarm("init", "--advertise-addr", "127.0.0.1")
+        machine.pyswarm("init", "--advertise-addr", "127.0.0.1", "--cgroup-driver", request.param)
         context = busybox_context(directory)
         # What the machine sees of its disk is its state directory.
         context.rename(machine.directory / "state" / "image")
@@ -72,6 +75,11 @@ def test_units_are_enabled_and_hold_what_is_theirs(machine: SystemdMachine) -> N
     assert len(containers(machine)) == 2
     groups = machine.run("cat", f"/proc/{containers(machine)[0]}/cgroup")
     assert "pyswarm-agent.service" not in groups, "systemd would count a container with the agent"
+    scopes = machine.run("systemctl", "list-units", "--no-legend", "pyswarm-*.scope").splitlines()
+    driver = json.loads((machine.directory / "state" / "node.json").read_text())["cgroup_driver"]
+    assert (len(scopes), "/pyswarm.slice/pyswarm-" in groups) == (
+        (2, True) if driver == "systemd" else (0, False)
+    )
     assert "etcd" in machine.run("systemd-cgls", "--no-pager", "-u", MANAGER)
     assert "this manager leads" in machine.run("journalctl", "--no-pager", "-u", MANAGER)
 
