@@ -44,6 +44,11 @@ class ConstraintEnforcer:
             if isinstance(before, Node) and isinstance(after, Node) and same_for_placement(before, after):
                 return ()
             return (("node", obj.id),)
+        if isinstance(before, Service) and isinstance(after, Service) and _ruled_anew(before, after):
+            return [
+                ("node", id)
+                for id in sorted({t.node_id for t in view.tasks_of_service(after.id) if t.node_id})
+            ]
         if isinstance(before, Volume) and isinstance(after, Volume):
             return [("node", id) for id in _left(view, before, after)]
         if isinstance(before, Task) and live(before) and not _live(after):
@@ -74,6 +79,14 @@ class ConstraintEnforcer:
             else:
                 _shut_down(plan, misplaced(view, node, tasks, now))
         return plan
+
+
+def _ruled_anew(before: Service, after: Service) -> bool:
+    """Whether other constraints count for the service's tasks now: they were changed, or the update that was to
+    bring the tasks to them in turn has come to its end."""
+    former, present = before.update_status, after.update_status
+    ended = (former.state if former is not None else "") != (present.state if present is not None else "")
+    return ended or before.spec.task.placement != after.spec.task.placement
 
 
 def _left(view: View, before: Volume, after: Volume) -> list[str]:
