@@ -7,10 +7,13 @@ service gets the most that its rules ask for: rebuild over restart over sync.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import posixpath
 import re
+import signal
+import sys
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -416,4 +419,13 @@ async def watch(scope: Scope, no_up: bool, prune: bool, quiet: bool, names: tupl
         wanted = local.only(specs, local.closure(project, names)) if names else specs
         ids = await bring(scope, wanted, {**_REBUILD, "build": False, "scales": (), "quiet_build": quiet})
         await until_started(scope, ids)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _end)
     await Watcher(scope, specs, found, quiet).run()
+
+
+def _end() -> None:
+    """Ctrl-C ends watching at once, whatever is under way with the cluster: there is nothing to take back."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write("\n")
+        sys.stderr.flush()
+    os._exit(130)
