@@ -1,6 +1,6 @@
 """Nodes that cannot keep their tasks: down, drained, gone, or no longer what the tasks ask for.
 
-Keys: `("node", id)`; `("service", id)` when a service's constraints changed what its tasks may be on.
+Keys: `("node", id)`, of all nodes that a service's tasks are on when other constraints count for them.
 A task that has to leave gets desired state SHUTDOWN; its service then gives its slot another one. Tasks of a
 node that is gone, or down for a day, are ORPHANED: nobody will ever hear of them again.
 """

@@ -53,7 +53,6 @@ class Renewals:
         self._seen = time.monotonic()
         self._over = threading.Event()
         self._attempts = 0
-        self._channel: grpc.Channel | None = None
         self._stream: _Stream | None = None
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
@@ -99,29 +98,29 @@ class Renewals:
     def _ask(self, timeout: float) -> int | None:
         """The seconds that the lease was given, 0 when it is gone; None when nobody answered."""
         if self._stream is None:
-            self._channel = self._connect(self._attempts)
+            self._stream = _Stream(self._connect(self._attempts), self._method)
             self._attempts += 1
-            self._stream = _Stream(self._channel, self._method)
         granted = self._stream.ask(self._lease, timeout)
         if granted is None:
             self._disconnect()
         return granted
 
     def _disconnect(self) -> None:
-        channel, self._channel = self._channel, None
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
-        if channel is not None:
-            channel.close()
 
 
 class _Stream:
-    """One stream of questions and answers. It stays open between renewals: a call for each of them would cost
-    an idle manager two new threads every time. An answer is waited for only once there is a question, because
-    gRPC looks ten times a second whether one has come."""
+    """One stream of questions and answers, over a channel that it closes in the end.
+
+    It stays open between renewals: a call for each of them would cost an idle manager two new threads every
+    time. An answer is waited for only once there is a question, because gRPC looks ten times a second whether
+    one has come.
+    """
 
     def __init__(self, channel: grpc.Channel, method: str) -> None:
+        self._channel = channel
         self._questions: SimpleQueue[pb.LeaseKeepAliveRequest | None] = SimpleQueue()
         self._asked: SimpleQueue[bool] = SimpleQueue()
         """True for each question whose answer is to be read; False: no more will come."""
@@ -150,6 +149,7 @@ class _Stream:
         self._asked.put(False)
         self._call.cancel()
         self._reader.join()
+        self._channel.close()
 
     def _read(self) -> None:
         answers = cast("Iterator[pb.LeaseKeepAliveResponse]", self._call)

@@ -23,7 +23,7 @@ import signal
 import socket
 import stat
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -602,9 +602,7 @@ class Conmon:
             finally:
                 await events.aclose()
                 if running.goes_on:
-                    rest = asyncio.create_task(running.finish(), name=f"exec in {container.task_id}")
-                    self._detached.add(rest)
-                    rest.add_done_callback(self._detached.discard)
+                    self._let_go(running.finish(), f"exec in {container.task_id}")
         finally:
             document.unlink(missing_ok=True)
 
@@ -635,9 +633,13 @@ class Conmon:
         finally:
             await events.aclose()
             if joined.detached:
-                rest = asyncio.create_task(joined.idle(), name=f"detached from {task_id}")
-                self._detached.add(rest)
-                rest.add_done_callback(self._detached.discard)
+                self._let_go(joined.idle(), f"detached from {task_id}")
+
+    def _let_go(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Let what nobody waits for any more go on to its end."""
+        rest = asyncio.create_task(work, name=name)
+        self._detached.add(rest)
+        rest.add_done_callback(self._detached.discard)
 
     async def _attachable(self, task_id: str) -> tuple[_Container, socket.socket]:
         """The container and its socket; waits for a container that is being made."""
